@@ -1,0 +1,123 @@
+"""A Ray for the driver on this machine: the one it belongs to already, or one of its own."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from raytune_hpo.errors import InfrastructureError
+
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+START_TRIES = 3
+"""Ray's start has two hard limits (30 s and 15 s) that a loaded machine misses now and then."""
+
+
+class LocalRay:
+    """Connects to Ray; starts a private one when there is none.
+
+    In order: the Ray this process is connected to already (a notebook), the cluster that the
+    variable RAY_ADDRESS names (a job on Slurm or KubeRay), a new one on this machine. A new one
+    has no dashboard, its own access token, and its files in a folder only this user can read.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._connected = False
+
+    def connect(self, log: Path) -> None:
+        """Connect this process to Ray.
+
+        Args:
+            log: File that takes what Ray has to say.
+
+        Raises:
+            InfrastructureError: Ray did not start.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        _log_to(log)
+        if ray.is_initialized():
+            return
+        self._connected = True
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            self._start_with_retries()
+        _log_to(log)
+
+    def _start_with_retries(self) -> None:
+        for left in reversed(range(START_TRIES)):
+            try:
+                self._start()
+            except Exception as error:
+                self._clean()
+                if not left:
+                    raise InfrastructureError(
+                        f"Ray did not start on this machine, {START_TRIES} tries: {error}. "
+                        "It misses its own time limits on a machine with a high load: try again "
+                        "when less is running"
+                    ) from error
+                logging.getLogger("ray").warning("Ray did not start, trying again: %s", error)
+                time.sleep(2.0)
+            else:
+                return
+
+    def _start(self) -> None:
+        import ray
+
+        self._folder = Path(tempfile.mkdtemp(prefix="rth-"))
+        _set_token()
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(self._folder),
+        )
+
+    def close(self) -> None:
+        """Leave Ray as it was found: end the one that was started here."""
+        if self._connected:
+            self._clean()
+
+    def _clean(self) -> None:
+        import ray
+
+        ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def _set_token() -> None:
+    """Give Ray an access token of this process's own, in a file that only this user can read.
+
+    Ray would write one to the home folder for everybody to read. It reads the token once in the
+    life of a process, so there is one a process. Settings of the user's own are left alone.
+    """
+    if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", _TOKEN_PATH)):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rth-token-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ[_TOKEN_PATH] = str(token)
+
+
+def _log_to(log: Path) -> None:
+    """Send what Ray logs in this process to a file and nowhere else."""
+    logger = logging.getLogger("ray")
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = logging.FileHandler(log, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)

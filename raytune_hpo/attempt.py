@@ -1,0 +1,212 @@
+"""One attempt of a trial on the machine where it runs.
+
+No Ray in here: whoever holds an ``Attempt`` asks it for events and passes them on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raytune_hpo import reporting
+from raytune_hpo.trial import Config, Failure, FailureKind
+
+Function = Callable[[dict[str, Any]], Any]
+
+STOP_GRACE_S = 10.0
+"""So long an attempt may go on after it was told to stop, before its process is ended."""
+_MOST_EVENTS = 256
+"""Events handed over at once at the most."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all attempts of a run have in common.
+
+    Attributes:
+        run_dir: Folder of the run; every node sees it under this path.
+        run: A command (text for a shell, or an argv list), or ``module:function``.
+        function: The function itself when the user handed over an object.
+        single_metric: Name for a number that a function returns; None when there is no one name.
+        workdir: Folder that trials start in; None gives each trial a folder of its own.
+        env: More environment variables.
+        setup: Shell line to run before a command, or None.
+        time_limit_s: For one attempt, or None.
+        silent_limit_s: Without any report or output, or None.
+        keep_checkpoints: How many of each trial to keep.
+        metrics: Options of the metric collector.
+    """
+
+    run_dir: Path
+    run: str | tuple[str, ...]
+    function: Function | None
+    single_metric: str | None
+    workdir: Path | None
+    env: Mapping[str, str]
+    setup: str | None
+    time_limit_s: float | None
+    silent_limit_s: float | None
+    keep_checkpoints: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a trial is a Python function and not a command."""
+        return self.function is not None or (
+            isinstance(self.run, str) and is_function_name(self.run)
+        )
+
+
+def is_function_name(run: str) -> bool:
+    """Return whether ``run`` names a function, as ``package.module:function``."""
+    module, colon, name = run.partition(":")
+    return bool(colon) and name.isidentifier() and all(p.isidentifier() for p in module.split("."))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one attempt is to run; ``config`` is nested for functions and flat for commands."""
+
+    trial: int
+    attempt: int
+    config: Config
+    checkpoint: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something an attempt has to tell: a report, or its end.
+
+    Attributes:
+        metrics: Of a report, else None.
+        checkpoint: Path relative to the run directory, or None.
+        failure: Of an end; None for a good end.
+        stuck: The attempt could not be ended: its process has to be.
+    """
+
+    metrics: dict[str, Any] | None = None
+    checkpoint: str | None = None
+    failure: Failure | None = None
+    stuck: bool = False
+
+    @property
+    def is_end(self) -> bool:
+        """Whether this is the last event of the attempt."""
+        return self.metrics is None
+
+
+def trial_dir(run_dir: Path, trial: int) -> Path:
+    """Return the folder of a trial in its run directory."""
+    return run_dir / "trials" / f"{trial:04d}"
+
+
+class Attempt(ABC):
+    """Runs one attempt in a thread of this process.
+
+    Args:
+        job: What all attempts share.
+        assignment: What this one is to run.
+    """
+
+    def __init__(self, job: Job, assignment: Assignment) -> None:
+        self.job = job
+        self.assignment = assignment
+        self.trial = assignment.trial
+        self.folder = trial_dir(job.run_dir, assignment.trial)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.stopping = threading.Event()
+        self.acknowledged = threading.Semaphore(0)
+        self.began_s = self.active_s = time.monotonic()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._unacknowledged = 0
+        self._thread = threading.Thread(target=self._guarded, name="trial", daemon=True)
+        self._thread.start()
+
+    @abstractmethod
+    def run(self) -> Event:
+        """Run to the end, telling of reports by ``tell``, and return the end."""
+
+    def overdue(self) -> list[Event]:
+        """Return the end of an attempt that is past a limit it does not see to itself."""
+        return []
+
+    def tell(self, event: Event) -> None:
+        """Have an event passed on."""
+        self._events.put(event)
+
+    def events(self, timeout_s: float) -> list[Event]:
+        """Return what has happened since the last call; waits for something to happen.
+
+        Calling it acknowledges all events returned before.
+
+        Args:
+            timeout_s: Longest wait; after it the list is empty.
+        """
+        for _ in range(self._unacknowledged):
+            self.acknowledged.release()
+        events = self._drain(timeout_s) or self.overdue()
+        self._unacknowledged = len(events)
+        return events
+
+    def stop(self) -> bool:
+        """End the attempt; return whether nothing of it is left in this process."""
+        self.stopping.set()
+        self.acknowledged.release()
+        self._thread.join(STOP_GRACE_S)
+        return not self._thread.is_alive()
+
+    def _guarded(self) -> None:
+        try:
+            end = self.run()
+        except BaseException as error:
+            end = Event(failure=Failure(FailureKind.NOT_STARTED, f"{type(error).__name__}: {error}"))
+        self.tell(end)
+
+    def _drain(self, timeout_s: float) -> list[Event]:
+        try:
+            events = [self._events.get(timeout=timeout_s)]
+        except queue.Empty:
+            return []
+        self.active_s = time.monotonic()
+        with contextlib.suppress(queue.Empty):
+            while len(events) < _MOST_EVENTS:
+                events.append(self._events.get_nowait())
+        return events
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that every trial gets on top of its process's own."""
+        return {
+            reporting.TRIAL_ENV: str(self.trial),
+            "RAYTUNE_HPO_ATTEMPT": str(self.assignment.attempt),
+            "RAYTUNE_HPO_TRIAL_DIR": str(self.folder),
+            **self.job.env,
+            **self.assignment.env,
+        }
+
+    def workdir(self) -> Path:
+        """Return the folder that the attempt starts in."""
+        if self.job.workdir is not None:
+            return self.job.workdir
+        own = self.folder / "work"
+        own.mkdir(exist_ok=True)
+        return own
+
+
+def begin(job: Job, assignment: Assignment) -> Attempt:
+    """Start an attempt of the kind that the job asks for."""
+    # Imported here, so that a node that runs commands does not load what functions need.
+    if job.is_function:
+        from raytune_hpo.function_trial import FunctionAttempt
+
+        return FunctionAttempt(job, assignment)
+    from raytune_hpo.command_trial import CommandAttempt
+
+    return CommandAttempt(job, assignment)

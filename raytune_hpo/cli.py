@@ -1,0 +1,416 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from raytune_hpo.errors import (
+    InfrastructureError,
+    JournalError,
+    RaytuneHpoError,
+    RunLockedError,
+)
+
+if TYPE_CHECKING:
+    from raytune_hpo.experiment import Experiment
+    from raytune_hpo.report.live import LiveView
+    from raytune_hpo.results import RunResult
+    from raytune_hpo.state import RunState
+
+EXIT_NOTHING_SUCCEEDED = 1
+EXIT_SPEC = 2
+EXIT_INFRASTRUCTURE = 3
+EXIT_INTERRUPTED = 130
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_RUN = click.argument("run", required=False)
+
+
+class _Failure(click.ClickException):
+    """A message without a traceback, and the exit code that goes with it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+class _Commands(click.Group):
+    """A group that turns this package's errors into messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RaytuneHpoError as error:
+            raise _Failure(str(error), _exit_code(error)) from error
+        except KeyboardInterrupt:
+            raise _Failure("interrupted", EXIT_INTERRUPTED) from None
+
+
+def _exit_code(error: RaytuneHpoError) -> int:
+    surroundings = isinstance(error, InfrastructureError | JournalError | RunLockedError)
+    return EXIT_INFRASTRUCTURE if surroundings else EXIT_SPEC
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="raytune-hpo", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Tune the parameters of any program or model with Ray Tune.
+
+    Start with: raytune-hpo init, then: raytune-hpo run experiment.yaml
+
+    RUN is the name of a run in ./raytune-results, or its directory; without one, the newest.
+
+    Exit codes: 0 ok, 1 no trial succeeded, 2 the experiment is wrong, 3 infrastructure,
+    130 interrupted (resume goes on).
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    cli(prog_name="raytune-hpo")
+    sys.exit(0)
+
+
+# Before a run
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="experiment.yaml")
+def init(file: Path) -> None:
+    """Write a commented starter FILE (experiment.yaml)."""
+    from raytune_hpo import spec
+
+    try:
+        with file.open("x") as target:
+            target.write(spec.starter())
+    except FileExistsError:
+        raise _Failure(f"{file} is there already; name another file", EXIT_SPEC) from None
+    except OSError as error:
+        raise _Failure(f"{file} cannot be written: {error.strerror}", EXIT_SPEC) from error
+    click.echo(f"wrote {file}. Adapt it, then: raytune-hpo check {file} && raytune-hpo run {file}")
+
+
+@cli.command()
+@_FILE
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field.")
+def check(file: Path, overrides: Sequence[str]) -> None:
+    """Read FILE and say what is wrong with it, without running anything."""
+    from raytune_hpo.report.plan import outline, shortages
+
+    experiment = _load(file, overrides)
+    click.echo(f"{file}: ok")
+    click.echo(outline(experiment), nl=False)
+    for line in shortages(experiment):
+        click.echo(f"warning: {line}", err=True)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of the experiment file, for editors."""
+    from raytune_hpo import spec
+
+    click.echo(json.dumps(spec.schema(), indent=2))
+
+
+@cli.command()
+@click.argument("target", metavar="[FILE|RUN]", required=False)
+def doctor(target: str | None) -> None:
+    """Look whether this machine is ready; with FILE or RUN, whether its MLflow store is too."""
+    from raytune_hpo import doctor as look
+
+    marks = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+    failed = False
+    for finding in look.examine(None if target is None else _tracking_uri(target)):
+        click.echo(f"{marks[finding.verdict]}  {finding.subject:<14} {finding.text}")
+        failed = failed or finding.verdict == "fail"
+    if failed:
+        raise click.exceptions.Exit(EXIT_INFRASTRUCTURE)
+
+
+# A run
+
+
+@cli.command("run")
+@_FILE
+@click.option("--name", help="Name of the run.")
+@click.option("--storage", type=click.Path(path_type=Path), metavar="DIR", help="Where runs go.")
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field.")
+@click.option("--trials", type=click.IntRange(min=1), help="How many trials.")
+@click.option("--parallel", type=click.IntRange(min=1), help="How many at once.")
+@click.option("--resume", is_flag=True, help="Go on if there is a run of this name, else start.")
+@click.option("--on", "place", type=click.Choice(["local", "slurm", "kuberay"]), default="local")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and run nothing.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+def run_command(
+    file: Path,
+    name: str | None,
+    storage: Path | None,
+    overrides: Sequence[str],
+    trials: int | None,
+    parallel: int | None,
+    resume: bool,
+    place: str,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Run the experiment in FILE."""
+    if place != "local":
+        raise _Failure(f"--on {place} is not supported yet", EXIT_SPEC)
+    options = {
+        "name": name,
+        "storage": None if storage is None else str(storage.absolute()),
+        "trials": trials,
+        "parallel": parallel,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    experiment = _stored_here(_load(file, [*overrides, *given]), file)
+    if dry_run:
+        from raytune_hpo.report.plan import plan
+
+        click.echo(plan(experiment), nl=False)
+        return
+    from raytune_hpo import spec
+    from raytune_hpo.session import run_dir_of, run_experiment
+
+    folder = file.absolute().parent
+    source = spec.redacted(file.read_text("utf-8"))
+    with _view(run_dir_of(experiment, folder), quiet) as view:
+        run_dir = run_experiment(
+            experiment, folder=folder, source=source, resume=resume, on_records=view
+        )
+    _conclude(run_dir)
+
+
+@cli.command()
+@_RUN
+@click.option("--trials", type=click.IntRange(min=1), help="New budget, finished trials included.")
+@click.option("--parallel", type=click.IntRange(min=1), help="How many at once.")
+@click.option("--time-limit", metavar="TIME", help="For this session: 90s, 10m, 2h, 1d.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+def resume(
+    run: str | None, trials: int | None, parallel: int | None, time_limit: str | None, quiet: bool
+) -> None:
+    """Go on with a RUN that was interrupted, or give it more trials."""
+    from raytune_hpo.session import Limits, resume_run
+
+    run_dir = _find(run)
+    limits = Limits(trials, parallel, None if time_limit is None else _seconds(time_limit))
+    with _view(run_dir, quiet) as view:
+        resume_run(run_dir, limits=limits, on_records=view)
+    _conclude(run_dir)
+
+
+@cli.command()
+@_RUN
+def status(run: str | None) -> None:
+    """Say how far a RUN is, and what it has found."""
+    from raytune_hpo import lock
+    from raytune_hpo.report.summary import status as status_text
+    from raytune_hpo.report.text import mlflow_text
+
+    run_dir = _find(run)
+    state = _result(run_dir).state
+    text = status_text(
+        state,
+        run_dir,
+        holder=lock.holder(run_dir),
+        now_t=time.time(),
+        tracking=mlflow_text(state),
+    )
+    click.echo(text, nl=False)
+
+
+@cli.command()
+@_RUN
+@click.argument("trial", type=click.IntRange(min=0), required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the trial or the run is over.")
+@click.option("--stderr", is_flag=True, help="What the trial wrote to its standard error.")
+def logs(run: str | None, trial: int | None, follow: bool, stderr: bool) -> None:
+    """Print what TRIAL of RUN wrote; without TRIAL, what Ray had to say."""
+    from raytune_hpo import runs
+
+    if run is not None and trial is None and run.isdigit() and not runs.is_known(run):
+        trial = int(run)
+        run = None
+    run_dir = _find(run)
+    path = runs.log_file(run_dir, trial, stderr=stderr)
+    over = _is_over(run_dir, trial) if follow else None
+    for piece in runs.chunks(path, over):
+        click.echo(piece, nl=False)
+
+
+@cli.command()
+@_RUN
+def stop(run: str | None) -> None:
+    """Ask the driver of a RUN to stop safely."""
+    from raytune_hpo import lock, runs
+    from raytune_hpo.report.text import reference
+
+    run_dir = _find(run)
+    again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
+    holder = lock.holder(run_dir)
+    if holder is None:
+        click.echo(f"{run_dir.name}: no driver is running, so there is nothing to stop; {again}")
+        return
+    runs.request_stop(run_dir)
+    click.echo(
+        f"{run_dir.name}: process {holder['pid']} on {holder['host']} was asked to stop. Within "
+        f"seconds it ends what still runs, and keeps all results; {again}"
+    )
+
+
+@cli.command()
+@_RUN
+@click.option("--trial", type=click.IntRange(min=0), help="Another trial than the best.")
+@click.option(
+    "--format", "form", type=click.Choice(["yaml", "json", "env", "args"]), default="yaml"
+)
+def best(run: str | None, trial: int | None, form: str) -> None:
+    """Print the best configuration of a RUN, ready to be applied."""
+    from raytune_hpo.report.apply import FORMATS, applied, chosen_trial
+
+    state = _result(_find(run)).state
+    chosen = next(known for known in FORMATS if known == form)
+    click.echo(applied(state, chosen_trial(state, trial), chosen), nl=False)
+
+
+@cli.group(cls=_Commands)
+def mlflow() -> None:
+    """What has to do with MLflow."""
+
+
+@mlflow.command()
+@_RUN
+def sync(run: str | None) -> None:
+    """Bring all of a RUN to its MLflow store, such as after an outage; safe to repeat."""
+    from raytune_hpo.tracking.sync import sync as bring
+
+    run_dir = _find(run)
+    click.echo(bring(run_dir))
+
+
+# Parts of the commands
+
+
+def _load(file: Path, overrides: Sequence[str]) -> Experiment:
+    from raytune_hpo import spec
+
+    if not file.is_file():
+        raise _Failure(
+            f"there is no file {file}; write one with: raytune-hpo init {file}", EXIT_SPEC
+        )
+    return spec.load(file, overrides)
+
+
+def _stored_here(experiment: Experiment, file: Path) -> Experiment:
+    """Return the experiment with its runs in the working folder, unless it says where."""
+    from raytune_hpo.runs import RESULTS_DIR
+
+    if experiment.storage is not None or file.absolute().parent == Path.cwd():
+        return experiment
+    return experiment.model_copy(update={"storage": str(Path.cwd() / RESULTS_DIR)})
+
+
+def _find(run: str | None) -> Path:
+    from raytune_hpo import runs
+
+    run_dir = runs.find(run)
+    if run is None:
+        click.echo(f"run {run_dir}", err=True)
+    return run_dir
+
+
+def _result(run_dir: Path) -> RunResult:
+    from raytune_hpo.results import RunResult
+
+    return RunResult.load(run_dir)
+
+
+class _Silence:
+    """A view that shows nothing."""
+
+    def __enter__(self) -> _Silence:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was opened."""
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> None:
+        """Show nothing."""
+
+
+def _view(run_dir: Path, quiet: bool) -> LiveView | _Silence:
+    from raytune_hpo.report.live import LiveView
+
+    return _Silence() if quiet else LiveView(run_dir)
+
+
+def _conclude(run_dir: Path) -> None:
+    """Print the summary and exit with the code that the run's end asks for."""
+    from raytune_hpo.report.summary import summary
+    from raytune_hpo.report.text import mlflow_text
+
+    state = _result(run_dir).state
+    click.echo(summary(state, run_dir, tracking=mlflow_text(state)), nl=False)
+    code = exit_code(state)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def exit_code(state: RunState) -> int:
+    """Return the exit code that the end of a run asks for."""
+    reason = state.finish.reason if state.finish else "interrupted"
+    special = {
+        "interrupted": EXIT_INTERRUPTED,
+        "stopped": EXIT_INTERRUPTED,
+        "spec": EXIT_SPEC,
+        "infrastructure": EXIT_INFRASTRUCTURE,
+    }
+    if reason in special:
+        return special[reason]
+    succeeded = any(trial.outcome().values is not None for trial in state.trials.values())
+    return 0 if succeeded else EXIT_NOTHING_SUCCEEDED
+
+
+def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
+    """Return what tells whether a log will grow no more."""
+    from raytune_hpo import lock
+
+    def over() -> bool:
+        if lock.holder(run_dir) is None:
+            return True
+        return trial is not None and _result(run_dir).state.trials[trial].state.finished
+
+    return over
+
+
+def _seconds(duration: str) -> float:
+    from pydantic_core import PydanticCustomError
+
+    from raytune_hpo import fields
+
+    try:
+        return fields.duration(duration)
+    except PydanticCustomError as error:
+        raise click.BadParameter(error.message(), param_hint="--time-limit") from error
+
+
+def _tracking_uri(target: str) -> str | None:
+    """Return the MLflow store of an experiment file or of a run."""
+    from raytune_hpo.report.text import mlflow_uri
+
+    file = Path(target)
+    if file.is_file():
+        return mlflow_uri(_load(file, ()), file.absolute().parent)
+    state = _result(_find(target)).state
+    return mlflow_uri(state.experiment, Path(str(state.header["folder"])))

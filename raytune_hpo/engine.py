@@ -1,0 +1,548 @@
+"""The experiment as a state machine: what starts next, what a report means, what ends the run.
+
+The engine knows neither Ray nor files nor the time: records go out through a journal port, the time
+comes in through a clock port, and whoever executes trials asks ``next_start`` and tells it of
+reports and ends. Every change is journaled before it takes effect, and a new engine over the same
+records is in the same state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raytune_hpo.errors import did_you_mean
+from raytune_hpo.experiment import Experiment
+from raytune_hpo.journal import Record
+from raytune_hpo.objective import BadMetric
+from raytune_hpo.schedulers.base import Decision, Scheduler
+from raytune_hpo.searchers.base import Searcher
+from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.trial import Config, Failure, FailureKind, Outcome, Result, TrialState
+
+SAME_ERROR_LIMIT = 3
+"""So many first trials failing with the same error end the run."""
+FIRST_TRIAL_HOLD_S = 10.0
+"""Other trials wait at most this long for the first one to show that the metric exists."""
+NEVER_BEGUN_LIMIT = 3
+"""Attempts of a trial that may be lost before they began, without being charged."""
+
+_RESUMABLE = frozenset({"interrupted", "stopped", "time_limit", "infrastructure", "max_failed"})
+"""Reasons after which trials that still ran may go on in a later session."""
+
+
+_STATE_AFTER = {
+    Decision.STOP: TrialState.PRUNED,
+    Decision.PAUSE: TrialState.PAUSED,
+    Decision.COMPLETE: TrialState.COMPLETED,
+}
+
+
+class JournalPort(Protocol):
+    """Where records go."""
+
+    def append(self, type: str, **fields: Any) -> Record:
+        """Keep a record and return it as a reader will see it."""
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trial to start now.
+
+    Attributes:
+        trial: Its number.
+        attempt: From 1.
+        config: Flat parameter values.
+        checkpoint: Path to go on from, relative to the run directory, or None.
+    """
+
+    trial: int
+    attempt: int
+    config: Config
+    checkpoint: str | None
+
+
+class Engine:
+    """Decides everything about one session of a run.
+
+    Args:
+        experiment: What the user wants.
+        records: The journal so far, with this session's ``session`` record as the last.
+        searcher: New, not yet told of any trial.
+        scheduler: New, not yet told of any trial.
+        journal: Takes the records of what happens from now on.
+        clock: Gives monotonic seconds.
+        listener: Called with each record after it was journaled.
+        time_limit_s: Of this session, from now on, or None.
+
+    Attributes:
+        state: What the journal says.
+        parallel: Trials that may run at once; may be changed while running.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        records: Sequence[Record],
+        searcher: Searcher,
+        scheduler: Scheduler,
+        journal: JournalPort,
+        clock: Clock,
+        *,
+        listener: Callable[[Record], None] = lambda record: None,
+        time_limit_s: float | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.state = RunState()
+        self._searcher = searcher
+        self._scheduler = scheduler
+        self._journal = journal
+        self._clock = clock
+        self._listener = listener
+        self._time_limit_s = time_limit_s
+        self._began_s = clock.monotonic()
+        self._first_start_s: float | None = None
+        self._begun: set[int] = set()
+        self._never_begun: dict[int, int] = {}
+        self._exhausted = False
+        self._waiting: list[int] = []
+        last_decisions = self._replay(records)
+        self.parallel = self.state.sessions[-1].parallel
+        self._settle(last_decisions)
+
+    # Going on from a journal
+
+    def _replay(self, records: Sequence[Record]) -> dict[int, Decision]:
+        """Bring state, searcher and scheduler to the end of the journal.
+
+        Returns what the scheduler says of each trial's last report.
+        """
+        decisions: dict[int, Decision] = {}
+        for record in records:
+            self.state.apply(record)
+            kind = record["type"]
+            if kind == "trial":
+                self._searcher.adopt(record["trial"], record["config"])
+            elif kind == "report" and record["advanced"]:
+                # A resource metric that is missing has failed the trial: an end record follows.
+                with suppress(BadMetric):
+                    decisions[record["trial"]] = self._ask(record)
+            elif kind == "end":
+                decisions.pop(record["trial"], None)
+                self._tell_end(self.state.trials[record["trial"]])
+        return decisions
+
+    def _settle(self, decisions: Mapping[int, Decision]) -> None:
+        """End the attempts that a dead driver left running."""
+        for trial in list(self.state.unfinished.values()):
+            if trial.state is TrialState.RUNNING:
+                decision = decisions.get(trial.number, Decision.CONTINUE)
+                if decision in (Decision.STOP, Decision.COMPLETE):
+                    self._obey(trial, decision)
+                else:
+                    self._end(trial, TrialState.PENDING)
+        self._waiting = [
+            t.number for t in self.state.unfinished.values() if t.state is TrialState.PENDING
+        ]
+        self._check()
+
+    # What the executor asks and tells
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended: nothing is to be started and nothing runs any more."""
+        return self.state.finish is not None
+
+    def is_current(self, trial: int, attempt: int) -> bool:
+        """Whether this attempt is the one that runs now; anything else is to be stopped."""
+        record = self.state.trials.get(trial)
+        return (
+            record is not None
+            and record.state is TrialState.RUNNING
+            and record.attempts[-1].number == attempt
+        )
+
+    def next_start(self) -> Start | None:
+        """Return the trial to start now, or None while there is nothing to start."""
+        if self.finished or len(self._running()) >= self.parallel or self._held():
+            return None
+        number = self._waiting[0] if self._waiting else self._scheduler.next_resume(self._paused())
+        if number is None:
+            number = self._new_trial()
+        if number is None:
+            self._check()
+            return None
+        return self._start(self.state.trials[number])
+
+    def on_begin(self, trial: int, attempt: int) -> None:
+        """Take note that an attempt really runs."""
+        if self.is_current(trial, attempt):
+            self._begun.add(trial)
+
+    def on_report(
+        self, trial: int, attempt: int, metrics: Mapping[str, Any], checkpoint: str | None = None
+    ) -> Decision:
+        """Take in one report and decide whether the trial goes on.
+
+        Args:
+            trial: Number of the trial.
+            attempt: Number of the attempt; a report of an attempt that is over is not taken.
+            metrics: Plain values by name; an objective metric that is no finite number fails the
+                trial.
+            checkpoint: Path relative to the run directory, or None.
+        """
+        if not self.is_current(trial, attempt):
+            return Decision.STOP
+        record = self.state.trials[trial]
+        try:
+            values, violations = self._evaluate(record, metrics)
+        except BadMetric as error:
+            self._report(record, metrics, None, (), checkpoint)
+            self._failed(record, Failure(error.kind, str(error)))
+            return Decision.STOP
+        reported = self._report(record, metrics, values, violations, checkpoint)
+        if values is None:
+            return Decision.CONTINUE
+        return self._decide(record, reported)
+
+    def on_end(self, trial: int, attempt: int, failure: Failure | None = None) -> None:
+        """Take note that an attempt is over by itself.
+
+        Args:
+            trial: Number of the trial.
+            attempt: Number of the attempt; the end of an attempt that is over is not taken.
+            failure: None when it ended well.
+        """
+        if not self.is_current(trial, attempt):
+            return
+        record = self.state.trials[trial]
+        failure = failure or self._missing(record)
+        if failure is None:
+            self._end(record, TrialState.COMPLETED)
+            self._check()
+        else:
+            self._failed(record, failure)
+
+    def tick(self) -> None:
+        """Look at the rules that depend on the time; call it about once a second."""
+        limit = self._time_limit_s
+        if limit is not None and self._clock.monotonic() - self._began_s >= limit:
+            self.stop("time_limit", f"the time limit of {limit:g} s was reached")
+
+    def stop(self, reason: str, message: str) -> None:
+        """End the run now; what still runs is journaled as ended and is to be stopped."""
+        if self.finished:
+            return
+        for trial in self._running():
+            state = TrialState.PENDING if reason in _RESUMABLE else TrialState.STOPPED
+            self._end(trial, state)
+        self._emit("finish", reason=reason, message=message)
+
+    # Starting
+
+    def _running(self) -> list[TrialRecord]:
+        return [t for t in self.state.unfinished.values() if t.state is TrialState.RUNNING]
+
+    def _paused(self) -> list[int]:
+        return [t.number for t in self.state.unfinished.values() if t.state is TrialState.PAUSED]
+
+    def _held(self) -> bool:
+        """Whether the first trial has still to show that the metric exists."""
+        if self.state.finished or self._first_start_s is None:
+            return False
+        if any(trial.values is not None for trial in self.state.unfinished.values()):
+            return False
+        return (
+            bool(self._running())
+            and self._clock.monotonic() - self._first_start_s < FIRST_TRIAL_HOLD_S
+        )
+
+    def _new_trial(self) -> int | None:
+        number = len(self.state.trials)
+        budget = self.state.budget
+        if self._exhausted or (budget is not None and number >= budget):
+            return None
+        config, origin = self._planned(number)
+        if config is not None:
+            self._searcher.adopt(number, config)
+        else:
+            config = self._searcher.suggest(number)
+        if config is None:
+            self._exhausted = True
+            return None
+        self._emit("trial", trial=number, config=config, origin=origin)
+        return number
+
+    def _planned(self, number: int) -> tuple[Config | None, str]:
+        """Return the config that the user wants as this trial, if any, and its origin."""
+        baseline = self.experiment.baseline
+        if baseline is not None and number == 0:
+            return dict(baseline), "baseline"
+        index = number - (baseline is not None)
+        initial = self.experiment.search.initial
+        return (dict(initial[index]), "initial") if index < len(initial) else (None, "search")
+
+    def _start(self, trial: TrialRecord) -> Start:
+        attempt = len(trial.attempts) + 1
+        if self._waiting and self._waiting[0] == trial.number:
+            self._waiting.pop(0)
+        self._emit(
+            "start", trial=trial.number, attempt=attempt, node=None, checkpoint=trial.checkpoint
+        )
+        self._begun.discard(trial.number)
+        if self._first_start_s is None:
+            self._first_start_s = self._clock.monotonic()
+        return Start(trial.number, attempt, dict(trial.config), trial.checkpoint)
+
+    # Reports
+
+    def _evaluate(
+        self, trial: TrialRecord, metrics: Mapping[str, Any]
+    ) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
+        """Return values and violations, or None and nothing when the report does not bear on them.
+
+        Metrics of one step may come in several reports, so the latest of each counts.
+        """
+        objective = self.state.objective
+        merged = {**trial.metrics, **metrics}
+        relevant = objective.inputs | objective.constraint_inputs
+        if not relevant & metrics.keys() or not objective.inputs <= merged.keys():
+            return None, ()
+        values = objective.values(merged)
+        if not objective.constraint_inputs <= merged.keys():
+            return values, tuple(float("inf") for _ in objective.constraints)
+        return values, objective.violations(merged)
+
+    def _report(
+        self,
+        trial: TrialRecord,
+        metrics: Mapping[str, Any],
+        values: tuple[float, ...] | None,
+        violations: tuple[float, ...],
+        checkpoint: str | None,
+    ) -> Record:
+        advanced = values is not None and bool(self.state.objective.inputs & metrics.keys())
+        return self._emit(
+            "report",
+            trial=trial.number,
+            attempt=trial.attempts[-1].number,
+            step=trial.step + advanced,
+            advanced=advanced,
+            metrics=dict(metrics),
+            values=None if values is None else list(values),
+            violations=list(violations),
+            checkpoint=checkpoint,
+        )
+
+    def _decide(self, trial: TrialRecord, report: Record) -> Decision:
+        if self.state.objective.reached(tuple(report["values"])) and _all_met(report):
+            self._end(trial, TrialState.COMPLETED)
+            self._check()
+            return Decision.STOP
+        if not report["advanced"]:
+            return Decision.CONTINUE
+        try:
+            decision = self._ask(report)
+        except BadMetric as error:
+            self._failed(trial, Failure(error.kind, str(error)))
+            return Decision.STOP
+        if decision is Decision.PAUSE and trial.checkpoint is None:
+            # Nothing to go on from later: it has to go on now.
+            return Decision.CONTINUE
+        if decision is not Decision.CONTINUE:
+            self._obey(trial, decision)
+            self._check()
+        return decision
+
+    def _ask(self, report: Record) -> Decision:
+        """Return what the scheduler says of a report that is in the state already."""
+        result = Result(
+            trial=report["trial"],
+            step=report["step"],
+            values=tuple(report["values"]),
+            metrics=dict(self.state.trials[report["trial"]].metrics),
+        )
+        return self._scheduler.on_result(result)
+
+    def _obey(self, trial: TrialRecord, decision: Decision) -> None:
+        self._emit(
+            "decision",
+            trial=trial.number,
+            attempt=trial.attempts[-1].number,
+            decision=decision.value,
+        )
+        self._end(trial, _STATE_AFTER[decision])
+
+    # Ends
+
+    def _missing(self, trial: TrialRecord) -> Failure | None:
+        """Return the failure of a trial that never reported what is needed, or None."""
+        objective = self.state.objective
+        missing = sorted((objective.inputs | objective.constraint_inputs) - trial.metrics.keys())
+        if not missing:
+            return None
+        what = "objective" if objective.inputs & set(missing) else "constraint"
+        reported = ", ".join(sorted(trial.metrics)) or "nothing"
+        return Failure(
+            FailureKind.METRIC_MISSING,
+            f"{what} metric '{', '.join(missing)}' was not reported by trial {trial.number}. "
+            f"It reported: {reported}{did_you_mean(missing[0], trial.metrics)}",
+        )
+
+    def _failed(self, trial: TrialRecord, failure: Failure) -> None:
+        lost = failure.kind is FailureKind.WORKER_DIED and trial.number not in self._begun
+        if lost:
+            self._never_begun[trial.number] = self._never_begun.get(trial.number, 0) + 1
+        charged = not lost or self._never_begun[trial.number] > NEVER_BEGUN_LIMIT
+        failures = trial.failures_charged + charged
+        again = failure.kind.retryable and failures <= self.experiment.retries
+        state = TrialState.PENDING if again or not charged else TrialState.FAILED
+        self._end(trial, state, failure=failure, charged=charged)
+        if state is TrialState.PENDING:
+            self._waiting.append(trial.number)
+        self._check()
+
+    def _end(
+        self,
+        trial: TrialRecord,
+        state: TrialState,
+        *,
+        failure: Failure | None = None,
+        charged: bool = False,
+    ) -> None:
+        self._emit(
+            "end",
+            trial=trial.number,
+            attempt=trial.attempts[-1].number,
+            state=state.value,
+            values=None if trial.values is None else list(trial.values),
+            violations=list(trial.violations),
+            failure=failure and _failure_json(failure),
+            charged=charged,
+        )
+        self._tell_end(trial)
+
+    def _tell_end(self, trial: TrialRecord) -> None:
+        if trial.state.finished:
+            outcome: Outcome = trial.outcome()
+            self._searcher.observe(trial.number, outcome)
+            self._scheduler.on_end(trial.number, outcome)
+
+    # What ends the run
+
+    def _check(self) -> None:
+        """End the run if a rule says so. Every rule looks at the state alone."""
+        if self.finished:
+            return
+        for rule in (
+            self._wrong_metric,
+            self._target_reached,
+            self._same_error,
+            self._too_many_failures,
+            self._no_improvement,
+            self._all_done,
+        ):
+            verdict = rule()
+            if verdict is not None:
+                self.stop(*verdict)
+                return
+
+    def _wrong_metric(self) -> tuple[str, str] | None:
+        if len(self.state.finished) != 1:
+            return None
+        failure = self.state.trials[self.state.finished[0]].failure
+        if failure is None or failure.kind is not FailureKind.METRIC_MISSING:
+            return None
+        return "spec", failure.message
+
+    def _target_reached(self) -> tuple[str, str] | None:
+        objective = self.state.objective
+        for number in self.state.best():
+            values = self.state.trials[number].values
+            if values is not None and objective.reached(values):
+                return "target", f"trial {number} reached the target"
+        return None
+
+    def _same_error(self) -> tuple[str, str] | None:
+        first = [self.state.trials[n] for n in self.state.finished[:SAME_ERROR_LIMIT]]
+        errors = {_error_key(trial) for trial in first}
+        if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors:
+            return None
+        failure = first[0].failure
+        text = failure.message if failure else ""
+        return "same_error", f"the first {SAME_ERROR_LIMIT} trials failed with the same error: {text}"
+
+    def _too_many_failures(self) -> tuple[str, str] | None:
+        limit = self.experiment.max_failed
+        if limit is None:
+            return None
+        failed = self.state.failed
+        if failed == 0 or failed < limit:
+            return None
+        return "max_failed", f"{failed} trials failed and max_failed is {limit}"
+
+    def _no_improvement(self) -> tuple[str, str] | None:
+        patience = self.experiment.stop_when.no_improvement
+        if patience is None or not self.state.best() or self.state.since_best < patience:
+            return None
+        return "no_improvement", f"no better trial among the last {self.state.since_best}"
+
+    def _all_done(self) -> tuple[str, str] | None:
+        paused = self._paused()
+        if len(paused) < len(self.state.unfinished):
+            return None
+        if paused and self._scheduler.next_resume(paused) is not None:
+            return None
+        verdict = self._no_more_trials()
+        if verdict is not None:
+            for number in paused:
+                self._end(self.state.trials[number], TrialState.PRUNED)
+        return verdict
+
+    def _no_more_trials(self) -> tuple[str, str] | None:
+        budget = self.state.budget
+        if budget is not None and len(self.state.trials) >= budget:
+            return "trials", f"all {len(self.state.trials)} trials are done"
+        if self._exhausted:
+            return "exhausted", "every config of the search space has been tried"
+        return None
+
+    def _emit(self, type: str, **fields: Any) -> Record:
+        record = self._journal.append(type, **fields)
+        self.state.apply(record)
+        self._listener(record)
+        return record
+
+
+def _all_met(report: Record) -> bool:
+    return all(violation <= 0 for violation in report["violations"])
+
+
+def _error_key(trial: TrialRecord) -> tuple[str, int | None, str] | None:
+    """Return what makes two failures the same error, or None for a trial that did not fail.
+
+    Numbers in the message do not count: they are often the trial's own parameters.
+    """
+    failure = trial.failure
+    if trial.state is not TrialState.FAILED or failure is None:
+        return None
+    return failure.kind.value, failure.exit_code, re.sub(r"[-+]?\d[\d.eE+-]*", "#", failure.message)
+
+
+def _failure_json(failure: Failure) -> dict[str, Any]:
+    return {
+        "kind": failure.kind.value,
+        "message": failure.message,
+        "details": failure.details,
+        "exit_code": failure.exit_code,
+    }

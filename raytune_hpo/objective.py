@@ -1,0 +1,243 @@
+"""What makes a trial good: goals, targets and constraints over its metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from raytune_hpo.errors import ExpressionError, Problem, RaytuneHpoError, did_you_mean
+from raytune_hpo.expression import Expression, ExpressionValueError, MissingName
+from raytune_hpo.trial import FailureKind
+
+Mode = Literal["min", "max"]
+Candidate = tuple[int, tuple[float, ...], tuple[float, ...]]
+"""Number, values and violations of a trial."""
+
+
+class BadMetric(RaytuneHpoError):
+    """Metrics from which no objective or constraint can be computed.
+
+    Attributes:
+        kind: The class of failure that it makes of the trial.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One thing to make small or large.
+
+    Attributes:
+        expression: Of metrics; a single name for a plain metric.
+        mode: ``min`` or ``max``.
+        name: The metric's name, or the expression's text.
+        target: The run may end once the value is as good as this, or None.
+        at: Whether a trial's last or best report counts.
+    """
+
+    expression: Expression
+    mode: Mode
+    name: str
+    target: float | None = None
+    at: Literal["last", "best"] = "last"
+
+    def reached(self, value: float) -> bool:
+        """Return whether the value is as good as the target; True without one."""
+        if self.target is None:
+            return True
+        return value <= self.target if self.mode == "min" else value >= self.target
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A comparison that a good trial meets, such as ``p99_ms <= 20``.
+
+    Example:
+        >>> Constraint.parse("p99_ms <= 20").violation({"p99_ms": 23.0})
+        3.0
+    """
+
+    text: str
+    left: Expression
+    sign: str
+    right: Expression
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Return the constraint that ``text`` says.
+
+        Raises:
+            ExpressionError: It is no single comparison by ``<=``, ``<``, ``>=``, ``>`` or ``==``.
+        """
+        parts = Expression.parse(text).comparison()
+        if parts is None or parts[1] not in ("<=", "<", ">=", ">", "=="):
+            message = (
+                "a constraint is one comparison by <=, <, >=, > or ==, such as p99_ms <= 20; "
+                "write several constraints for several comparisons"
+            )
+            raise ExpressionError([Problem("", message, line=1, column=1, snippet=text)])
+        return cls(text, *parts)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The metrics it needs."""
+        return self.left.names | self.right.names
+
+    def violation(self, values: Mapping[str, Any]) -> float:
+        """Return by how much it is missed: above 0 is violated, 0 or below is met."""
+        left, right = float(self.left(values)), float(self.right(values))
+        if self.sign == "==":
+            return abs(left - right)
+        over = left - right if self.sign in ("<=", "<") else right - left
+        strict = self.sign in ("<", ">")
+        return math.nextafter(0.0, 1.0) if strict and over == 0 else over
+
+
+class Objective:
+    """All goals and constraints of an experiment.
+
+    Args:
+        goals: At least one.
+        constraints: May be none.
+
+    Attributes:
+        inputs: The metrics that the goals need.
+        constraint_inputs: The metrics that the constraints need.
+
+    Example:
+        >>> objective = Objective.of("loss", "min", target=0.1)
+        >>> objective.values({"loss": 0.5, "epoch": 3}), objective.reached((0.05,))
+        ((0.5,), True)
+    """
+
+    def __init__(self, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> None:
+        if not goals:
+            raise ExpressionError("an objective needs at least one goal")
+        self.goals = tuple(goals)
+        self.constraints = tuple(constraints)
+        self.inputs = frozenset().union(*(goal.expression.names for goal in self.goals))
+        self.constraint_inputs: frozenset[str] = frozenset().union(
+            *(constraint.names for constraint in self.constraints)
+        )
+
+    @classmethod
+    def of(cls, metric: str, mode: Mode = "min", target: float | None = None) -> Objective:
+        """Return the objective of one plain metric."""
+        text = metric if metric.isidentifier() else f"`{metric}`"
+        return cls([Goal(Expression.parse(text), mode, metric, target)])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The goals' names."""
+        return tuple(goal.name for goal in self.goals)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The goals' modes."""
+        return tuple(goal.mode for goal in self.goals)
+
+    @property
+    def multi(self) -> bool:
+        """Whether there are several goals."""
+        return len(self.goals) > 1
+
+    def values(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the goals' values.
+
+        Raises:
+            BadMetric: A metric is missing or no finite number, or a formula has no value.
+        """
+        numbers = _numbers(self.inputs, metrics)
+        return tuple(_value(goal.expression, numbers) for goal in self.goals)
+
+    def violations(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the constraints' violations: above 0 is violated.
+
+        Raises:
+            BadMetric: As ``values`` does.
+        """
+        numbers = _numbers(self.constraint_inputs, metrics)
+        try:
+            return tuple(constraint.violation(numbers) for constraint in self.constraints)
+        except ExpressionValueError as error:
+            raise BadMetric(FailureKind.METRIC_NAN, f"constraint {error}") from error
+
+    def minimized(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Return the values with signs turned so that lower is better."""
+        pairs = zip(values, self.modes, strict=True)
+        return tuple(value if mode == "min" else -value for value, mode in pairs)
+
+    def better(self, a: Sequence[float], b: Sequence[float]) -> bool:
+        """Return whether ``a`` is strictly better than ``b``: it dominates, with several goals."""
+        low_a, low_b = self.minimized(a), self.minimized(b)
+        return low_a != low_b and all(x <= y for x, y in zip(low_a, low_b, strict=True))
+
+    def reached(self, values: Sequence[float]) -> bool:
+        """Return whether every target is reached, and there is one."""
+        if all(goal.target is None for goal in self.goals):
+            return False
+        return all(goal.reached(value) for goal, value in zip(self.goals, values, strict=True))
+
+    def best(self, candidates: Iterable[Candidate]) -> list[int]:
+        """Return the numbers of the best feasible trials: one, or the Pareto front; maybe none.
+
+        Of equal ones the lowest number comes first; with one goal it is the only one returned.
+        """
+        feasible = [(n, v) for n, v, violations in candidates if all(x <= 0 for x in violations)]
+        feasible.sort()
+        if not self.multi:
+            key = min(feasible, key=lambda item: (self.minimized(item[1]), item[0]), default=None)
+            return [] if key is None else [key[0]]
+        return [n for n, v in feasible if not any(self.better(w, v) for _, w in feasible)]
+
+
+def _value(expression: Expression, numbers: Mapping[str, float]) -> float:
+    try:
+        value = float(expression(numbers))
+    except ExpressionValueError as error:
+        raise BadMetric(FailureKind.METRIC_NAN, f"objective {error}") from error
+    if not math.isfinite(value):
+        raise BadMetric(FailureKind.METRIC_INFINITE, f"objective {expression.text} is {value}")
+    return value
+
+
+def _numbers(names: Iterable[str], metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(name, metrics) for name in sorted(names)}
+
+
+def _number(name: str, metrics: Mapping[str, Any]) -> float:
+    if name not in metrics:
+        reported = ", ".join(sorted(metrics)) or "nothing"
+        raise BadMetric(
+            FailureKind.METRIC_MISSING,
+            f"metric '{name}' was not reported; reported: {reported}{did_you_mean(name, metrics)}",
+        )
+    value = metrics[name]
+    item = getattr(value, "item", None)
+    if callable(item):
+        value = item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        shown = repr(value)[:60]
+        raise BadMetric(
+            FailureKind.METRIC_NOT_NUMBER, f"metric '{name}' is {shown}, which is no number"
+        )
+    if math.isnan(value):
+        raise BadMetric(FailureKind.METRIC_NAN, f"metric '{name}' is not a number (nan)")
+    if math.isinf(value):
+        raise BadMetric(FailureKind.METRIC_INFINITE, f"metric '{name}' is infinite")
+    return float(value)
+
+
+__all__ = [
+    "BadMetric",
+    "Constraint",
+    "Goal",
+    "MissingName",
+    "Mode",
+    "Objective",
+]

@@ -1,0 +1,13 @@
+"""Keeping secrets out of what is written."""
+
+from __future__ import annotations
+
+import re
+
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_ASSIGNED = re.compile(r"(?i)\b([\w-]*(?:token|passw(?:or)?d|secret|api_?key|credential)[\w-]*[=:]\s*)\S+")
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without passwords in addresses and without ``token=...`` values."""
+    return _ASSIGNED.sub(r"\1***", _USER_INFO.sub("***@", text))

@@ -1,0 +1,125 @@
+"""What an experiment would do, told without running it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from raytune_hpo import doctor
+from raytune_hpo.experiment import Experiment
+from raytune_hpo.plugins import AUTO, auto_searcher, make_scheduler, make_searcher
+from raytune_hpo.report import text
+from raytune_hpo.report.apply import plain
+
+_EXAMPLES = 3
+_GIB = 2**30
+_PLACEHOLDER = re.compile(r"\$\$|\$\{([A-Za-z_][\w.-]*)\}")
+
+
+def outline(experiment: Experiment) -> str:
+    """Return what was understood: objective, search, budget; one line each."""
+    name, reason = searcher_of(experiment)
+    space = experiment.search_space
+    size = space.cardinality
+    many = "" if size is None else f", {text.plural(size, 'config')}"
+    trials = "until a limit ends it" if experiment.trials is None else str(experiment.trials)
+    lines = [f"  objective   {line}" for line in _goals(experiment)]
+    lines += [f"  constraint  {rule.text}" for rule in experiment.objectives.constraints]
+    lines += [f"  parameters  {', '.join(space.dimensions)}{many}"]
+    lines += [f"  trials      {trials}"]
+    lines += [f"  searcher    {name} ({reason})"]
+    lines += [f"  scheduler   {experiment.scheduler.algorithm}"]
+    return "\n".join(lines) + "\n"
+
+
+def plan(experiment: Experiment) -> str:
+    """Return ``outline`` and the first trials that would start.
+
+    Raises:
+        SpecError: The searcher or scheduler refuses its settings or this space.
+    """
+    seed = experiment.search.seed
+    head = f"{experiment.name}: nothing is run (--dry-run)\n"
+    note = "" if seed is not None else " (with seed 0; a run without one draws its own)"
+    lines = [f"first trials{note}:"]
+    for number, config in enumerate(first_configs(experiment, seed or 0)):
+        lines.append(f"  {number}  {text.config_text(config)}")
+        if not experiment.is_function:
+            lines.append(f"     {command_text(experiment.run, config)}")
+    return head + outline(experiment) + "\n".join(lines) + "\n"
+
+
+def searcher_of(experiment: Experiment) -> tuple[str, str]:
+    """Return the searcher that would be used, and why."""
+    asked = experiment.search.algorithm
+    if asked != AUTO:
+        return asked, "asked for"
+    return auto_searcher(experiment.search_space, experiment.objectives, experiment.trials)
+
+
+def first_configs(experiment: Experiment, seed: int) -> list[Mapping[str, Any]]:
+    """Return the configs of the first trials: baseline, initial ones, then the searcher's."""
+    make_scheduler(
+        experiment.scheduler.algorithm, experiment.objectives, experiment.scheduler.settings
+    )
+    searcher = make_searcher(
+        searcher_of(experiment)[0],
+        experiment.search_space,
+        experiment.objectives,
+        seed,
+        experiment.search.settings,
+    )
+    fixed = [] if experiment.baseline is None else [experiment.baseline]
+    fixed = [*fixed, *experiment.search.initial]
+    configs: list[Mapping[str, Any]] = []
+    for number in range(min(_EXAMPLES, experiment.trials or _EXAMPLES)):
+        config = dict(fixed[number]) if number < len(fixed) else searcher.suggest(number)
+        if config is None:
+            break
+        if number < len(fixed):
+            searcher.adopt(number, config)
+        configs.append(config)
+    return configs
+
+
+def command_text(run: str | tuple[str, ...], config: Mapping[str, Any]) -> str:
+    """Return a trial's command as a shell would take it."""
+    words = {name: plain(value) for name, value in config.items()}
+    if not isinstance(run, str):
+        return shlex.join(_filled(word, words) for word in run)
+    return _filled(run, {name: shlex.quote(word) for name, word in words.items()})
+
+
+def _filled(pattern: str, words: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: words.get(found[1], found[0]), pattern)
+
+
+def _goals(experiment: Experiment) -> list[str]:
+    lines = []
+    for goal in experiment.objectives.goals:
+        formula = str(goal.expression)
+        same = formula == goal.name
+        target = "" if goal.target is None else f", target {text.number(goal.target)}"
+        lines.append(f"{goal.mode} {formula if same else f'{goal.name} = {formula}'}{target}")
+    return lines
+
+
+def shortages(experiment: Experiment) -> list[str]:
+    """Return what a trial asks for that this machine does not have, one sentence each."""
+    asked = experiment.resources
+    here = {"CPU": doctor.cpus(), "GPU": doctor.gpus()}
+    wanted = {"CPU": asked.cpu, "GPU": asked.gpu}
+    lines = [
+        f"each trial asks for {text.number(wanted[kind])} {kind}; this machine has {here[kind]}. "
+        f"Set resources.{kind.lower()}, or run it where there are more"
+        for kind in here
+        if wanted[kind] > here[kind]
+    ]
+    if asked.memory and asked.memory > doctor.memory():
+        lines.append(
+            f"each trial asks for {asked.memory / _GIB:.1f} GiB of memory; this machine has "
+            f"{doctor.memory() / _GIB:.1f} GiB"
+        )
+    return lines

@@ -1,0 +1,313 @@
+"""The engine on Ray Tune; only this module and ``worker`` import ``ray.tune``.
+
+Each attempt of a trial is one Tune trial. Tune starts it on a worker, passes its results on and
+ends it; everything else (what to start, what a result means, retries, pausing, what survives a
+kill) is the engine's. Actors are reused from attempt to attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Experiment as TuneExperiment
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import SearchAlgorithm
+
+from raytune_hpo.attempt import STOP_GRACE_S, Assignment, Event, Job
+from raytune_hpo.engine import Engine, Start
+from raytune_hpo.trial import Failure, FailureKind
+from raytune_hpo.worker import TuneTrial
+
+KILL_SLACK_S = 5.0
+"""A worker that is this much past what it should have ended by itself is killed."""
+
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # The journal is the record; Tune's own snapshots are never read.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+@dataclass
+class _Live:
+    """A Tune trial that has not ended, with the monotonic times the watch over it needs."""
+
+    start: Start
+    tune_trial: Trial
+    began_s: float | None = None
+    heard_s: float = field(default_factory=time.monotonic)
+    unwanted_s: float | None = None
+    killed: bool = False
+
+
+class _Bridge:
+    """Passes between Tune's callbacks and the engine."""
+
+    def __init__(self, engine: Engine, job: Job, resources: dict[str, float], ports: Ports) -> None:
+        self.engine = engine
+        self.job = job
+        self.resources = tune.PlacementGroupFactory([resources])
+        self.ports = ports
+        self.live: dict[str, _Live] = {}
+
+    def next_trial(self, experiment: TuneExperiment) -> Trial | None:
+        """Return the next attempt as a Tune trial."""
+        if not self.ports.ready(len(self.engine.state.trials)):
+            return None
+        start = self.engine.next_start()
+        if start is None:
+            return None
+        assignment = Assignment(
+            trial=start.trial,
+            attempt=start.attempt,
+            config=self.ports.nested(start.config) if self.job.is_function else start.config,
+            checkpoint=start.checkpoint,
+            env=self.ports.environment(start.trial),
+        )
+        trial = Trial(
+            experiment.run_identifier,
+            config={"assignment": asdict(assignment)},
+            trial_id=f"{start.trial:05d}-{start.attempt}",
+            storage=experiment.storage,
+            placement_group_factory=self.resources,
+        )
+        self.live[trial.trial_id] = _Live(start, trial)
+        return trial
+
+    def on_result(self, trial: Trial, result: dict[str, Any]) -> str:
+        """Pass on what a worker has to tell; return Tune's word for what becomes of it."""
+        live = self.live[trial.trial_id]
+        live.heard_s = time.monotonic()
+        if live.began_s is None:
+            live.began_s = live.heard_s
+            self.engine.on_begin(live.start.trial, live.start.attempt)
+        stuck = False
+        for data in result["events"]:
+            event = _event(data)
+            stuck = stuck or event.stuck
+            self._pass_on(live.start, event)
+        if stuck or self.engine.is_current(live.start.trial, live.start.attempt):
+            return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP)
+
+    def _pass_on(self, start: Start, event: Event) -> None:
+        if event.metrics is None:
+            self.engine.on_end(start.trial, start.attempt, event.failure)
+        else:
+            self.engine.on_report(start.trial, start.attempt, event.metrics, event.checkpoint)
+
+    def on_error(self, trial: Trial) -> None:
+        """Take note of a worker that died."""
+        live = self.live.pop(trial.trial_id)
+        failure = Failure(FailureKind.WORKER_DIED, _death(trial))
+        self.engine.on_end(live.start.trial, live.start.attempt, failure)
+
+    def on_over(self, trial: Trial) -> None:
+        """Forget a Tune trial that has ended."""
+        self.live.pop(trial.trial_id, None)
+
+    def tick(self) -> None:
+        """Look at the time, at requests from outside, and at workers that hang."""
+        self.engine.tick()
+        request = self.ports.stop_request()
+        if request is not None:
+            self.engine.stop(*request)
+        now = time.monotonic()
+        for live in self.live.values():
+            self._watch(live, now)
+
+    def _watch(self, live: _Live, now: float) -> None:
+        start = live.start
+        if not self.engine.is_current(start.trial, start.attempt):
+            live.unwanted_s = live.unwanted_s or now
+            if now - live.unwanted_s > STOP_GRACE_S + KILL_SLACK_S:
+                _kill(live)
+            return
+        late = self._late(live, now)
+        if late is not None:
+            self.engine.on_end(start.trial, start.attempt, late)
+            _kill(live)
+
+    def _late(self, live: _Live, now: float) -> Failure | None:
+        """Return the failure of a worker that does not even see its own limits, or None."""
+        limit = self.job.time_limit_s
+        slack = STOP_GRACE_S + KILL_SLACK_S
+        if live.began_s is None:
+            return None
+        if limit is not None and now - live.began_s > limit + slack:
+            message = f"it ran longer than its time limit of {limit:g} s and hung"
+            return Failure(FailureKind.TIME_LIMIT, message)
+        limit = self.job.silent_limit_s
+        if limit is not None and now - live.heard_s > limit + slack:
+            return Failure(FailureKind.SILENT, f"its worker was not heard of for {limit:g} s")
+        return None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What the runner needs from outside.
+
+    Attributes:
+        environment: Environment variables of a trial, by its number.
+        ready: Whether a trial with this number could start now as far as others are concerned.
+        nested: Turns a flat config into what a function gets.
+        stop_request: Reason and message when the run is to end now, else None.
+        started: Called when Tune has set up, in the main loop's thread.
+    """
+
+    environment: Callable[[int], dict[str, str]]
+    ready: Callable[[int], bool]
+    nested: Callable[[dict[str, Any]], dict[str, Any]]
+    stop_request: Callable[[], tuple[str, str] | None]
+    started: Callable[[], None]
+
+
+class _Search(SearchAlgorithm):  # type: ignore[misc]
+    """Has Tune start what the engine wants."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        self._bridge = bridge
+        self._experiment: TuneExperiment | None = None
+
+    def add_configurations(self, experiments: list[TuneExperiment]) -> None:
+        self._experiment = experiments[0]
+        self._bridge.ports.started()
+
+    def next_trial(self) -> Trial | None:
+        if self._experiment is None:
+            return None
+        return self._bridge.next_trial(self._experiment)
+
+    def is_finished(self) -> bool:
+        return self._bridge.engine.finished
+
+    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+        """Nothing to save: the journal has it."""
+
+    def has_checkpoint(self, dirpath: str) -> bool:
+        return False
+
+
+class _Schedule(TrialScheduler):  # type: ignore[misc]
+    """Passes Tune's events on; its main loop is the engine's clock."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        pass
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return self._bridge.on_result(trial, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._bridge.on_error(trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._bridge.on_over(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._bridge.on_over(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        self._bridge.tick()
+        return None
+
+    def debug_string(self) -> str:
+        return "raytune-hpo"
+
+
+def execute(engine: Engine, job: Job, resources: dict[str, float], ports: Ports) -> None:
+    """Run the engine's trials on the Ray that this process is connected to, to the end.
+
+    Args:
+        engine: Decides what runs.
+        job: What all attempts share.
+        resources: Of one trial, by Ray's names: CPU, GPU, memory (bytes) and custom ones.
+        ports: What is needed from outside.
+    """
+    if engine.finished:
+        return
+    bridge = _Bridge(engine, job, resources, ports)
+    scratch = job.run_dir / ".tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(min(engine.parallel, 16))}):
+        tune.run(
+            tune.with_parameters(TuneTrial, job=job),
+            name="run",
+            storage_path=str(scratch),
+            search_alg=_Search(bridge),
+            scheduler=_Schedule(bridge),
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        )
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _environment(more: dict[str, str]) -> Iterator[None]:
+    """Set Tune's switches for this block; what the user has set wins."""
+    added = {k: v for k, v in {**_ENVIRONMENT, **more}.items() if k not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _event(data: dict[str, Any]) -> Event:
+    failure = data["failure"]
+    if failure is not None:
+        failure = Failure(**{**failure, "kind": FailureKind(failure["kind"])})
+    return Event(**{**data, "failure": failure})
+
+
+def _kill(live: _Live) -> None:
+    actor = live.tune_trial.temporary_state.ray_actor
+    if actor is not None and not live.killed:
+        live.killed = True
+        ray.kill(actor)
+
+
+def _death(trial: Trial) -> str:
+    """Return in one sentence why Ray says that a worker died."""
+    path = Path(trial.error_file) if trial.error_file else None
+    text = path.read_text() if path is not None and path.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    why = next((line for line in lines if "memory" in line.lower()), None)
+    if why is None:
+        why = next((line for line in lines if "died" in line.lower()), "no reason was given")
+    return f"its worker process died: {why}"
+
+
+def node_fits(resources: dict[str, float]) -> int:
+    """Return how many trials fit into the cluster at once; 0 when no node has room for even one."""
+    return sum(_fits(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+
+
+def _fits(node: dict[str, float], resources: dict[str, float]) -> int:
+    wanted = {name: amount for name, amount in resources.items() if amount > 0}
+    if not wanted:
+        return int(node.get("CPU", 1))
+    return int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
+
+

@@ -1,0 +1,101 @@
+"""Finding a run on disk, and reading what it wrote. Light: nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from raytune_hpo.errors import RunError, did_you_mean
+
+JOURNAL = "journal.jsonl"
+RESULTS_DIR = Path("raytune-results")
+"""Where runs are stored, relative to the working folder, when nothing else is said."""
+STOP_FILE = "stop"
+_CHUNK = 64 * 1024
+_POLL_S = 0.3
+
+
+def find(run: str | None) -> Path:
+    """Return the directory of a run.
+
+    Args:
+        run: A run directory, or a name under ``raytune-results``; None means the newest there.
+
+    Raises:
+        RunError: There is no such run; names the nearest.
+    """
+    known = _known()
+    if run is None:
+        if not known:
+            raise RunError(
+                f"there is no run in ./{RESULTS_DIR}. Start one with: raytune-hpo run FILE"
+            )
+        return max(known.values(), key=lambda path: (path / JOURNAL).stat().st_mtime)
+    for path in (known.get(run), Path(run)):
+        if path is not None and (path / JOURNAL).is_file():
+            return path
+    names = ", ".join(sorted(known)) or "none"
+    raise RunError(
+        f"there is no run '{run}'{did_you_mean(run, known)}; runs in ./{RESULTS_DIR}: {names}"
+    )
+
+
+def is_known(run: str) -> bool:
+    """Return whether ``run`` is a run directory or the name of one."""
+    return run in _known() or (Path(run) / JOURNAL).is_file()
+
+
+def _known() -> dict[str, Path]:
+    if not RESULTS_DIR.is_dir():
+        return {}
+    return {path.name: path for path in RESULTS_DIR.iterdir() if (path / JOURNAL).is_file()}
+
+
+def log_file(run_dir: Path, trial: int | None, *, stderr: bool = False) -> Path:
+    """Return the file with the output of a trial, or with Ray's own when ``trial`` is None.
+
+    Raises:
+        RunError: The trial has no output, since it has not started or does not exist.
+    """
+    if trial is None:
+        path = run_dir / "driver.log"
+        if not path.is_file():
+            raise RunError(f"{run_dir}: there is no driver.log; Ray has not been started yet")
+        return path
+    folder = run_dir / "trials" / f"{trial:04d}"
+    path = folder / ("stderr.log" if stderr else "stdout.log")
+    if not path.is_file():
+        raise RunError(f"trial {trial} has no {path.name}; {_with_output(run_dir)}")
+    return path
+
+
+def _with_output(run_dir: Path) -> str:
+    trials = run_dir / "trials"
+    numbers = sorted(int(path.name) for path in trials.glob("*") if path.name.isdigit())
+    if not numbers:
+        return "no trial has written anything yet"
+    return f"trials with output: {numbers[0]} to {numbers[-1]}"
+
+
+def chunks(path: Path, over: Callable[[], bool] | None = None) -> Iterator[bytes]:
+    """Yield the content of a file piece by piece, and what is added to it until it is over.
+
+    Args:
+        path: The file.
+        over: Says that nothing will be added any more; None to stop at the end of the file.
+    """
+    with path.open("rb") as file:
+        while True:
+            ending = over is None or over()
+            while piece := file.read(_CHUNK):
+                yield piece
+            if ending:
+                return
+            time.sleep(_POLL_S)
+
+
+def request_stop(run_dir: Path) -> None:
+    """Ask the driver of a run to stop safely; it looks for the file about once a second."""
+    (run_dir / STOP_FILE).write_text(f"requested by process {os.getpid()} at {time.time():.0f}\n")

@@ -1,0 +1,216 @@
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from raytune_hpo import plugins
+from raytune_hpo.errors import PluginError, SpecError
+from raytune_hpo.objective import Objective
+from raytune_hpo.plugins import Kind, auto_searcher, check_settings, make_scheduler, make_searcher
+from raytune_hpo.schedulers.asha import Asha
+from raytune_hpo.searchers.grid import GridSearcher
+from raytune_hpo.space import Choice, Float, SearchSpace
+
+LOSS = Objective.of("loss", "min")
+LINE = SearchSpace({"x": Float(0.0, 1.0)})
+FINITE = SearchSpace({"x": Choice(("a", "b", "c"))})
+KINDS: tuple[Kind, ...] = ("searchers", "schedulers", "launchers")
+
+
+class Annealing:
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        seed: int,
+        cooling: float = 0.9,
+        schedule: Literal["linear", "log"] = "log",
+    ) -> None:
+        self.given = (space, objective, seed, cooling, schedule)
+
+
+class Permissive:
+    def __init__(self, objective: Objective, **settings: object) -> None:
+        self.settings = settings
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two installed distributions with plug-ins, one of which is broken."""
+    here = __name__
+    _distribution(
+        tmp_path,
+        "annealers",
+        f"[raytune_hpo.searchers]\nannealing = {here}:Annealing\nlost = no_such_module:X\n"
+        f"[raytune_hpo.schedulers]\npermissive = {here}:Permissive\n",
+    )
+    _distribution(tmp_path, "rivals", "[raytune_hpo.searchers]\nlost = other:Y\ntpe = other:Z\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def _distribution(folder: Path, name: str, points: str) -> None:
+    info = folder / f"{name}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(points)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_is_sorted_and_loads(kind: Kind) -> None:
+    table = plugins._BUILT_IN[kind]
+    assert list(table) == sorted(table)
+    for name, target in table.items():
+        assert plugins.load(kind, name).__name__ == target.partition(":")[2]
+
+
+def test_names() -> None:
+    assert plugins.names("searchers") == ["grid", "random", "sobol", "tpe"]
+    assert plugins.names("schedulers") == ["asha", "none"]
+
+
+def test_settings_reach_the_plugin() -> None:
+    searcher = make_searcher("grid", LINE, LOSS, 1, {"resolution": 3})
+    assert isinstance(searcher, GridSearcher)
+    assert searcher.resolution == 3
+    scheduler = make_scheduler("asha", LOSS, {"max_resource": 9, "reduction_factor": 4})
+    assert isinstance(scheduler, Asha)
+    assert (scheduler.max_resource, scheduler.reduction_factor) == (9, 4)
+
+
+def test_unknown_name_lists_the_valid_ones_and_the_nearest() -> None:
+    with pytest.raises(PluginError) as caught:
+        make_searcher("tpo", LINE, LOSS, 1)
+    assert str(caught.value) == (
+        "unknown searcher 'tpo' (did you mean 'tpe'?); valid: auto, grid, random, sobol, tpe"
+    )
+    with pytest.raises(PluginError, match=r"unknown scheduler 'ahsa' \(did you mean 'asha'"):
+        make_scheduler("ahsa", LOSS)
+
+
+def test_unknown_setting_lists_the_valid_ones_and_the_nearest() -> None:
+    with pytest.raises(PluginError) as caught:
+        make_scheduler("asha", LOSS, {"reduction_facto": 3})
+    assert str(caught.value) == (
+        "unknown setting 'reduction_facto' of scheduler 'asha' (did you mean 'reduction_factor'?); "
+        "valid: brackets, max_resource, min_resource, reduction_factor, resource"
+    )
+    with pytest.raises(PluginError, match="'x' of searcher 'random'; valid: it has none"):
+        make_searcher("random", LINE, LOSS, 1, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"brackets": "two"}, "has to be a whole number, not 'two'"),
+        ({"brackets": 2.0}, "has to be a whole number, not 2.0"),
+        ({"brackets": True}, "has to be a whole number, not True"),
+        ({"max_resource": "9"}, "has to be a number or null, not '9'"),
+        ({"min_resource": None}, "has to be a number, not None"),
+        ({"resource": 3}, "has to be a text or null, not 3"),
+    ],
+)
+def test_settings_of_the_wrong_type(settings: dict[str, object], words: str) -> None:
+    (message,) = check_settings("schedulers", "asha", settings)
+    assert message.endswith(words)
+    with pytest.raises(PluginError, match=r"setting '\w+' of scheduler 'asha'"):
+        make_scheduler("asha", LOSS, settings)
+
+
+def test_right_settings_pass() -> None:
+    assert check_settings("schedulers", "asha", {"resource": None, "max_resource": 9.5}) == []
+    assert check_settings("searchers", "tpe", {"failures": "ignore", "multivariate": True}) == []
+    assert check_settings("searchers", "grid", {"shuffle": False}) == []
+
+
+def test_every_wrong_setting_is_told() -> None:
+    assert len(check_settings("searchers", "tpe", {"gama": 1, "failures": "panic"})) == 2
+
+
+def test_unknown_name_is_a_message_too() -> None:
+    (message,) = check_settings("searchers", "bayes", {})
+    assert message.startswith("unknown searcher 'bayes'")
+
+
+def test_auto_takes_no_settings_and_is_not_made() -> None:
+    assert check_settings("searchers", "auto", {}) == []
+    (message,) = check_settings("searchers", "auto", {"candidates": 3})
+    assert "name it instead of 'auto'" in message
+    with pytest.raises(PluginError, match="auto_searcher"):
+        make_searcher("auto", LINE, LOSS, 1)
+
+
+def test_value_out_of_range_is_found_when_made() -> None:
+    with pytest.raises(SpecError, match=r"search\.settings\.resolution: must be at least 1, not 0"):
+        make_searcher("grid", LINE, LOSS, 1, {"resolution": 0})
+
+
+@pytest.mark.parametrize(
+    ("space", "trials", "expected"),
+    [
+        (FINITE, 3, "grid"),
+        (FINITE, 50, "grid"),
+        (FINITE, 2, "tpe"),
+        (FINITE, None, "tpe"),
+        (LINE, 50, "tpe"),
+        (LINE, 3, "tpe"),
+        (LINE, None, "tpe"),
+    ],
+)
+def test_auto(space: SearchSpace, trials: int | None, expected: str) -> None:
+    name, reason = auto_searcher(space, LOSS, trials)
+    assert name == expected
+    assert reason
+
+
+@pytest.mark.usefixtures("installed")
+def test_foreign_plugin_is_made_with_checked_settings() -> None:
+    assert "annealing" in plugins.names("searchers")
+    made = make_searcher("annealing", LINE, LOSS, 7, {"cooling": 1})
+    assert isinstance(made, Annealing)
+    assert made.given == (LINE, LOSS, 7, 1, "log")
+    assert check_settings("searchers", "annealing", {"schedule": "cubic", "cool": 1}) == [
+        "setting 'schedule' of searcher 'annealing' has to be one of 'linear', 'log', not 'cubic'",
+        "unknown setting 'cool' of searcher 'annealing' (did you mean 'cooling'?); "
+        "valid: cooling, schedule",
+    ]
+
+
+@pytest.mark.usefixtures("installed")
+def test_plugin_with_open_settings_gets_them_all() -> None:
+    made = make_scheduler("permissive", LOSS, {"anything": [1]})
+    assert isinstance(made, Permissive)
+    assert made.settings == {"anything": [1]}
+
+
+def test_broken_plugin_fails_only_when_asked_for(installed: Path) -> None:
+    (installed / "rivals-1.2.dist-info" / "entry_points.txt").write_text("")
+    importlib.invalidate_caches()
+    assert "lost" in plugins.names("searchers")
+    assert make_searcher("random", LINE, LOSS, 1).suggest(0) is not None
+    with pytest.raises(PluginError, match=r"'lost' of annealers 1\.2 .*ModuleNotFoundError"):
+        make_searcher("lost", LINE, LOSS, 1)
+    (message,) = check_settings("searchers", "lost", {})
+    assert "annealers 1.2" in message
+
+
+@pytest.mark.usefixtures("installed")
+def test_name_taken_twice_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"offered by annealers 1\.2 and rivals 1\.2"):
+        make_searcher("lost", LINE, LOSS, 1)
+    with pytest.raises(PluginError, match=r"offered by raytune-hpo itself and rivals 1\.2"):
+        make_searcher("tpe", LINE, LOSS, 1)
+    assert make_searcher("grid", LINE, LOSS, 1).suggest(0) is not None
+
+
+def test_nothing_is_imported_before_it_is_asked_for() -> None:
+    code = (
+        "import sys; from raytune_hpo import plugins; plugins.names('searchers');"
+        "print([m for m in ('optuna', 'ray', 'mlflow', 'raytune_hpo.searchers.tpe')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
