@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raytune_hpo import reporting
+from raytune_hpo.collect import MetricOptions
 from raytune_hpo.trial import Config, Failure, FailureKind
 
 Function = Callable[[dict[str, Any]], Any]
@@ -41,7 +42,8 @@ class Job:
         time_limit_s: For one attempt, or None.
         silent_limit_s: Without any report or output, or None.
         keep_checkpoints: How many of each trial to keep.
-        metrics: Options of the metric collector.
+        parameters: Names of all parameters of the space.
+        metrics: Where a command's metrics come from.
     """
 
     run_dir: Path
@@ -54,7 +56,8 @@ class Job:
     time_limit_s: float | None
     silent_limit_s: float | None
     keep_checkpoints: int
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    parameters: tuple[str, ...] = ()
+    metrics: MetricOptions = field(default_factory=MetricOptions)
 
     @property
     def is_function(self) -> bool:
@@ -167,7 +170,9 @@ class Attempt(ABC):
         try:
             end = self.run()
         except BaseException as error:
-            end = Event(failure=Failure(FailureKind.NOT_STARTED, f"{type(error).__name__}: {error}"))
+            end = Event(
+                failure=Failure(FailureKind.NOT_STARTED, f"{type(error).__name__}: {error}")
+            )
         self.tell(end)
 
     def _drain(self, timeout_s: float) -> list[Event]:

@@ -124,14 +124,14 @@ def cross(
         make: Makes an experiment out of data without those fields.
     """
     parsed = parameters.parse(data.get("parameters"))
-    findings = [*_config_findings(data, parsed)]
+    findings = [*_config_findings(data, failed, parsed)]
     if "run" not in failed:
         findings += _placeholder_findings(data.get("run"), parsed)
-    rest = {key: value for key, value in data.items() if key not in failed}
+    rest = {key: value for key, value in data.items() if str(key) not in failed}
     try:
         experiment = make({**_STAND_INS, **rest})
     except ValidationError:
-        # Two wrong fields that only show together; their own messages are enough.
+        # What is wrong stands in the findings of the fields already, or it could be made.
         return findings
     if not failed & {"objective", "scheduler"}:
         findings += _scheduler_findings(experiment)
@@ -154,8 +154,9 @@ def _complete(values: Mapping[str, Any], parsed: Parsed) -> dict[str, Any]:
     if parsed.space is None:
         return made
     for name, parameter in parsed.space.parameters.items():
-        absent = isinstance(parameter, Constant) and name not in made
-        if absent and parsed.space.is_active(name, made):
+        if not isinstance(parameter, Constant) or name in made:
+            continue
+        if parsed.space.is_active(name, made):
             made[name] = parameter.value
     return made
 
@@ -224,11 +225,15 @@ def _objective_findings(experiment: Experiment) -> Iterator[Finding]:
             yield Finding(("objective", index), f"the objective '{name}' is there twice")
 
 
-def _config_findings(data: Mapping[str, Any], parsed: Parsed) -> Iterator[Finding]:
+def _config_findings(
+    data: Mapping[str, Any], failed: frozenset[str], parsed: Parsed
+) -> Iterator[Finding]:
     """Return what is wrong in the configurations that the user gives."""
     search = data.get("search")
     initial = search.get("initial") if isinstance(search, Mapping) else None
-    configs: list[tuple[Path, Any]] = [(("baseline",), data.get("baseline"))]
+    configs: list[tuple[Path, Any]] = []
+    if "baseline" not in failed:
+        configs.append((("baseline",), data.get("baseline")))
     if isinstance(initial, (list, tuple)):
         configs += [(("search", "initial", i), config) for i, config in enumerate(initial)]
     for path, config in configs:

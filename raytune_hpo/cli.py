@@ -384,12 +384,21 @@ def exit_code(state: RunState) -> int:
 
 def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
     """Return what tells whether a log will grow no more."""
-    from raytune_hpo import lock
+    from raytune_hpo import journal, lock
+    from raytune_hpo.state import RunState
+
+    state = RunState()
+    offset = 0
 
     def over() -> bool:
+        nonlocal offset
         if lock.holder(run_dir) is None:
             return True
-        return trial is not None and _result(run_dir).state.trials[trial].state.finished
+        path = run_dir / journal.FILE_NAME
+        records, offset = journal.follow(path, offset, state.records)
+        for record in records:
+            state.apply(record)
+        return trial in state.trials and state.trials[trial].state.finished
 
     return over
 

@@ -480,7 +480,10 @@ class Engine:
             return None
         failure = first[0].failure
         text = failure.message if failure else ""
-        return "same_error", f"the first {SAME_ERROR_LIMIT} trials failed with the same error: {text}"
+        return (
+            "same_error",
+            f"the first {SAME_ERROR_LIMIT} trials failed with the same error: {text}",
+        )
 
     def _too_many_failures(self) -> tuple[str, str] | None:
         limit = self.experiment.max_failed

@@ -112,6 +112,13 @@ class Expression:
             raise _error(text, 0, "nested too deeply") from None
         return cls(text, frozenset(quoted.get(name, name) for name in names), tree, quoted)
 
+    @classmethod
+    def name(cls, name: str) -> Expression:
+        """Return the expression that is nothing but a name, whatever its characters."""
+        if "`" in name:
+            raise _error(name, name.index("`"), "a name cannot hold a backtick")
+        return cls(name, frozenset({name}), ast.Name("_"), {"_": name})
+
     @property
     def is_name(self) -> bool:
         """Whether it is nothing but a name."""

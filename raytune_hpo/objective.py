@@ -128,8 +128,7 @@ class Objective:
     @classmethod
     def of(cls, metric: str, mode: Mode = "min", target: float | None = None) -> Objective:
         """Return the objective of one plain metric."""
-        text = metric if metric.isidentifier() else f"`{metric}`"
-        return cls([Goal(Expression.parse(text), mode, metric, target)])
+        return cls([Goal(Expression.name(metric), mode, metric, target)])
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -97,6 +97,7 @@ def parse(raw: Any) -> Parsed:
     good: dict[str, Parameter] = {}
     findings: list[Finding] = []
     origins: dict[str, Path] = {}
+    objects: set[str] = set()
     for path, value in leaves(raw):
         name = ".".join(str(step) for step in path)
         misnamed = _misnamed(name, origins)
@@ -104,12 +105,15 @@ def parse(raw: Any) -> Parsed:
             findings.append(Finding(path, misnamed, key=True))
             continue
         origins[name] = path
-        *wrong, made = _read(value)
+        results = list(_read(value))
+        made = results[-1]
         if isinstance(made, Finding):
-            findings += [finding.under(*path) for finding in (*wrong, made)]
+            findings += [wrong.under(*path) for wrong in results if isinstance(wrong, Finding)]
         else:
             good[name] = made
-    space, wrong_space = _space(good, origins)
+        if value is made:
+            objects.add(name)
+    space, wrong_space = _space(good, origins, objects)
     findings += wrong_space
     return Parsed(tuple(origins), good, tuple(findings), None if findings else space)
 
@@ -240,7 +244,7 @@ class _Reader:
         foreign = [key for key in self.raw if key not in KEYS]
         low, high = (self.get(key, fields.number) for key in ("min", "max"))
         for key in ("min", "max"):
-            if key not in self.raw:
+            if self.raw.get(key) is None:
                 self.missing(key, foreign)
         step = self.get("step", fields.number)
         log = bool(self.get("log", fields.flag))
@@ -349,7 +353,7 @@ def _prior(value: Any) -> Prior | None:
 
 
 def _space(
-    good: Mapping[str, Parameter], origins: Mapping[str, Path]
+    good: Mapping[str, Parameter], origins: Mapping[str, Path], objects: Container[str]
 ) -> tuple[SearchSpace | None, list[Finding]]:
     """Return the search space of the readable parameters, or what it finds wrong.
 
@@ -366,7 +370,7 @@ def _space(
         return SearchSpace(known), []
     except SpaceError as error:
         return None, [
-            Finding(_origin(problem.path, origins), problem.message, problem.column)
+            Finding(_origin(problem.path, origins, objects), problem.message, problem.column)
             for problem in error.problems
         ]
 
@@ -375,12 +379,13 @@ def _mentions(condition: str | None, names: Iterable[str]) -> bool:
     return condition is not None and any(name in condition for name in names)
 
 
-def _origin(path: str, origins: Mapping[str, Path]) -> Path:
-    """Return where the file has what the search space calls ``path``, such as ``lr.low``."""
+def _origin(path: str, origins: Mapping[str, Path], objects: Container[str]) -> Path:
+    """Return where the user has what the search space calls ``path``, such as ``lr.low``."""
     for name in sorted(origins, key=len, reverse=True):
         if path == name:
             return origins[name]
         if path.startswith(f"{name}."):
             rest = path[len(name) + 1 :].split(".")
-            return (*origins[name], *(_FIELDS.get(step, step) for step in rest))
+            words = {} if name in objects else _FIELDS
+            return (*origins[name], *(words.get(step, step) for step in rest))
     return ()

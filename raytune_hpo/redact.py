@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-_ASSIGNED = re.compile(r"(?i)\b([\w-]*(?:token|passw(?:or)?d|secret|api_?key|credential)[\w-]*[=:]\s*)\S+")
+_WORDS = "token|passw(?:or)?d|secret|api_?key|credential"
+_ASSIGNED = re.compile(rf"(?i)\b([\w-]*(?:{_WORDS})[\w-]*[=:]\s*)\S+")
 
 
 def redact(text: str) -> str:

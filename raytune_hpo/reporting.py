@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from raytune_hpo import checkpoints
+
 REPORT_FILE_ENV = "RAYTUNE_HPO_REPORT_FILE"
-CHECKPOINT_DIR_ENV = "RAYTUNE_HPO_CHECKPOINT_DIR"
+CHECKPOINT_ENV = "RAYTUNE_HPO_CHECKPOINT"
+TRIAL_DIR_ENV = "RAYTUNE_HPO_TRIAL_DIR"
 TRIAL_ENV = "RAYTUNE_HPO_TRIAL"
 
 
@@ -80,10 +83,8 @@ def get_checkpoint() -> Path | None:
     """Return the checkpoint to go on from, as it was reported, or None to start afresh."""
     if _session is not None:
         return _session.checkpoint
-    folder = os.environ.get(CHECKPOINT_DIR_ENV)
-    if folder and any(Path(folder).iterdir()):
-        return Path(folder)
-    return None
+    folder = os.environ.get(CHECKPOINT_ENV)
+    return Path(folder) if folder else None
 
 
 def trial_number() -> int | None:
@@ -115,6 +116,10 @@ def plain(value: Any) -> Any:
 
 
 def _append(path: Path, values: dict[str, Any], checkpoint: Path | None) -> None:
-    line = {"metrics": values, "checkpoint": None if checkpoint is None else str(checkpoint)}
+    """Report from a script that is run as a command; its checkpoint is copied right away."""
+    saved = None
+    if checkpoint is not None:
+        saved = str(checkpoints.save(checkpoint, Path(os.environ[TRIAL_DIR_ENV])))
+    line = {"metrics": values, "checkpoint": saved}
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")

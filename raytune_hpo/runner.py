@@ -309,5 +309,3 @@ def _fits(node: dict[str, float], resources: dict[str, float]) -> int:
     if not wanted:
         return int(node.get("CPU", 1))
     return int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
-
-

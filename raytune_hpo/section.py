@@ -35,7 +35,7 @@ class Section(BaseModel):
     shorthand: ClassVar[str] = ""
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def valid_keys(cls) -> tuple[str, ...]:
         """Return the valid keys, in the order of the class."""
         return tuple(info.alias or name for name, info in cls.model_fields.items())
 
@@ -73,8 +73,10 @@ class Section(BaseModel):
         if not isinstance(data, Mapping):
             hint = f"; write {cls.shorthand.replace('{}', str(data))}" if cls.shorthand else ""
             hint = hint if isinstance(data, str) else ""
-            raise wrong(f"must be a mapping with {', '.join(cls.keys())}, not {seen(data)}{hint}")
-        valid = cls.keys()
+            raise wrong(
+                f"must be a mapping with {', '.join(cls.valid_keys())}, not {seen(data)}{hint}"
+            )
+        valid = cls.valid_keys()
         data = {key: value for key, value in data.items() if value is not None or key not in valid}
         findings: list[Finding] = []
         made: Self | None = None
@@ -114,7 +116,7 @@ class Section(BaseModel):
             return "not supported yet"
         if key in cls.hints:
             return f"unknown key '{key}': {cls.hints[key]}"
-        valid = cls.keys()
+        valid = cls.valid_keys()
         return f"unknown key '{key}'{did_you_mean(key, valid)}; valid keys: {', '.join(valid)}"
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -83,7 +84,9 @@ def _patterns(value: Any) -> dict[str, str]:
 def _pattern(value: Any) -> str:
     text = fields.text(value)
     try:
-        groups = re.compile(text).groups
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what may mean something else in a later Python
+            groups = re.compile(text).groups
     except re.error as error:
         offset = 0 if error.pos is None else error.pos + 1
         raise wrong(f"is not a regular expression: {error.msg}", offset) from error

@@ -16,18 +16,19 @@ from typing import Any
 from raytune_hpo import environment, journal, lock
 from raytune_hpo.attempt import Function, Job
 from raytune_hpo.cluster.local import LocalRay
+from raytune_hpo.collect import MetricOptions
 from raytune_hpo.engine import Engine
 from raytune_hpo.errors import InfrastructureError, RunError, RunExistsError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Journal, Record
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
+from raytune_hpo.spec import redacted
 from raytune_hpo.signals import StopSignals
 from raytune_hpo.state import VERSION, RunState
 
 TrackerProcess = Any
 
 DEFAULT_STORAGE = "raytune-results"
-DEFAULT_TRIALS = 50
 STOP_FILE = "stop"
 DRIVER_LOG = "driver.log"
 
@@ -147,7 +148,7 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
     algorithm, reason = experiment.search.algorithm, "asked for"
     if algorithm == "auto":
         algorithm, reason = auto_searcher(
-            experiment.search_space, experiment.objectives, _budget(experiment)
+            experiment.search_space, experiment.objectives, experiment.trials
         )
     seed = experiment.search.seed
     log.append(
@@ -160,24 +161,12 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
         algorithm=algorithm,
         algorithm_reason=reason,
         scheduler=experiment.scheduler.algorithm,
-        source=source,
+        source=None if source is None else redacted(source),
         folder=str(folder),
         environment=environment.describe(folder),
     )
     if source is not None:
-        (log.path.parent / "experiment.yaml").write_text(source)
-
-
-def _budget(experiment: Experiment) -> int | None:
-    """Return the trial budget: a default one when nothing else would end the run."""
-    if experiment.trials is not None:
-        return experiment.trials
-    others = (
-        experiment.time_limit_s,
-        experiment.stop_when.no_improvement,
-        *(goal.target for goal in experiment.objectives.goals),
-    )
-    return DEFAULT_TRIALS if all(other is None for other in others) else None
+        (log.path.parent / "experiment.yaml").write_text(redacted(source))
 
 
 def _session(
@@ -227,7 +216,7 @@ def _drive(
         session=len(state.sessions) + 1,
         host=socket.gethostname(),
         pid=os.getpid(),
-        trials=limits.trials or state.budget or _budget(experiment),
+        trials=limits.trials or state.budget or experiment.trials,
         parallel=min(wanted, fits),
         resources=resources,
     )
@@ -306,7 +295,12 @@ def _job(run_dir: Path, experiment: Experiment, state: RunState) -> Job:
         time_limit_s=experiment.trial_time_limit_s,
         silent_limit_s=experiment.silent_limit_s,
         keep_checkpoints=experiment.checkpoint.keep,
-        metrics=experiment.metrics.model_dump(),
+        parameters=tuple(experiment.search_space.parameters),
+        metrics=MetricOptions(
+            source=experiment.metrics.source,
+            path=experiment.metrics.path,
+            patterns=experiment.metrics.patterns,
+        ),
     )
 
 
@@ -333,9 +327,7 @@ def _no_room(resources: dict[str, float]) -> str:
     )
 
 
-def _start_tracker(
-    run_dir: Path, experiment: Experiment, state: RunState
-) -> TrackerProcess | None:
+def _start_tracker(run_dir: Path, experiment: Experiment, state: RunState) -> TrackerProcess | None:
     if experiment.mlflow is False:
         return None
     raise SystemExit

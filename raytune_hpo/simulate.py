@@ -1,7 +1,7 @@
 """The engine on a virtual clock: no Ray, no waiting, the same decisions.
 
-A trial is a Python generator function: it gets the config and yields ``(seconds, metrics)`` for each
-report; it may raise to fail. Used by tests, benchmarks and plans.
+A trial is a Python generator function: it gets the config and yields ``(seconds, metrics)`` for
+each report; it may raise to fail. Used by tests, benchmarks and plans.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from raytune_hpo.engine import Engine, Start
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import MemoryJournal, Record
-from raytune_hpo.plugins import make_scheduler, make_searcher
+from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
 from raytune_hpo.schedulers.base import Decision
 from raytune_hpo.state import VERSION, RunState
 from raytune_hpo.trial import Config, Failure, FailureKind
@@ -52,6 +52,7 @@ class Simulation:
         steps: Makes the reports of a trial.
         records: The journal of earlier sessions, to go on from.
         clock: Shared by the sessions of one run.
+        time_limit_s: Of this session; default: the experiment's.
 
     Example:
         >>> import raytune_hpo as rh
@@ -70,6 +71,7 @@ class Simulation:
         *,
         records: Sequence[Record] = (),
         clock: VirtualClock | None = None,
+        time_limit_s: float | None = None,
     ) -> None:
         self.clock = clock or VirtualClock()
         self.journal = MemoryJournal(self.clock.monotonic, records)
@@ -93,6 +95,7 @@ class Simulation:
             make_scheduler(state.scheduler, experiment.objectives, experiment.scheduler.settings),
             self.journal,
             self.clock,
+            time_limit_s=time_limit_s or experiment.time_limit_s,
         )
 
     def run(self, events: int | None = None) -> RunState:
@@ -133,13 +136,17 @@ class Simulation:
 
 def header(experiment: Experiment) -> dict[str, Any]:
     """Return the fields of the ``experiment`` record of a simulated run."""
+    algorithm = experiment.search.algorithm
+    if algorithm == "auto":
+        space, objective = experiment.search_space, experiment.objectives
+        algorithm, _ = auto_searcher(space, objective, experiment.trials)
     return {
         "version": VERSION,
         "id": "0" * 32,
         "name": experiment.name or "simulation",
         "spec": experiment.to_json(),
         "seed": experiment.search.seed or 0,
-        "algorithm": "random" if experiment.search.algorithm == "auto" else experiment.search.algorithm,
+        "algorithm": algorithm,
         "scheduler": experiment.scheduler.algorithm,
         "source": None,
         "folder": None,

@@ -15,6 +15,7 @@ from raytune_hpo.trial import TrialState
 _MAX_FRONT = 20
 _MAX_RUNNING = 10
 _TOP = 3
+_SURE_TRIALS = 30
 _TO_CORRECT = frozenset({"spec", "same_error", "max_failed"})
 """Ends that a resume would only repeat."""
 _COMPLETE = frozenset({"target", "no_improvement", "exhausted"})
@@ -157,7 +158,9 @@ def _with_gain(state: RunState, trial: TrialRecord, index: int) -> str:
 def _important(state: RunState) -> list[str]:
     shares = importances(state)
     top = [f"{name} {share:.0%}" for name, share in list(shares.items())[:_TOP]]
-    return [f"  matters    {', '.join(top)}"] if top else []
+    completed = state.counts()[TrialState.COMPLETED]
+    caution = f" (a hint only, from {completed} trials)" if completed < _SURE_TRIALS else ""
+    return [f"  matters    {', '.join(top)}{caution}"] if top else []
 
 
 def _nearest(state: RunState, trials: Sequence[TrialRecord]) -> list[str]:

@@ -244,10 +244,10 @@ class SearcherContract(ABC):
             searcher.adopt(trial, config)
             searcher.observe(trial, _outcome(space, trial, config))
         again.restore(json.loads(json.dumps(searcher.state())))
-        suggestions = [searcher.suggest(self.trials + i) for i in range(3)]
-        assert [again.suggest(self.trials + i) for i in range(3)] == suggestions
-        for config in suggestions:
-            space.validate(_not_none(config))
+        for trial in range(self.trials, self.trials + 3):
+            suggestion = _not_none(searcher.suggest(trial))
+            space.validate(suggestion)
+            assert again.suggest(trial) == suggestion
 
     def test_foreign_config_is_not_suggested_again(self) -> None:
         """In a finite space a config that the user gave counts as tried."""

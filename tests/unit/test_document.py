@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -102,12 +103,14 @@ def test_json_is_read_as_json(value: object, indent: int | str | None) -> None:
     assert data(json.dumps(whole, indent=indent)) == whole
 
 
+def data_of_any(text: str) -> Any:
+    return read(text, "t.yaml").root.data()
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        read(text, "t.yaml").root.data()
-    except SpecError as error:
-        assert error.problems
+    with contextlib.suppress(SpecError):
+        json.dumps(data_of_any(text))
 
 
 def test_places_are_those_of_an_editor() -> None:

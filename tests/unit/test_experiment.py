@@ -200,6 +200,16 @@ def test_an_objective_is_a_metric_or_an_expression() -> None:
     assert "write {metric: loss" in problem(objective="loss")[1]
 
 
+@pytest.mark.parametrize("name", ["loss", "val/loss", "p99(ms)", "a b", "x.y"])
+def test_metrics_may_be_named_freely(name: str) -> None:
+    assert make(objective={"metric": name}).objectives.inputs == {name}
+
+
+def test_what_cannot_name_a_metric_is_refused() -> None:
+    assert problem(objective={"metric": "a`b"})[0] == "objective.metric"
+    assert problem(objective={"metric": 5})[0] == "objective.metric"
+
+
 def test_a_target_is_a_finite_number() -> None:
     assert make(objective={"metric": "a", "target": 1}).objectives.goals[0].target == 1.0
     for wrong in ("0.1", True, float("inf")):
@@ -600,6 +610,24 @@ def test_python_mistakes_are_told_without_a_file() -> None:
     assert all(problem.line == 0 for problem in caught.value.problems)
 
 
+def test_python_mistakes_are_told_in_the_words_of_python() -> None:
+    with pytest.raises(SpecError) as caught:
+        Experiment.from_python(
+            train, {"x": Float(2.0, 1.0), "y": object(), "z": 1}, "loss", baseline={"z": object()}
+        )
+    paths = [problem.path for problem in caught.value.problems]
+    assert sorted(paths) == ["baseline.z", "parameters.x.low", "parameters.y"]
+    with pytest.raises(SpecError, match="Keys should be strings"):
+        Experiment.from_json({**BASE, 5: 1})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("run", [train, type("Callable", (), {"__call__": train})()])
+def test_any_callable_can_be_a_trial(run: Any) -> None:
+    experiment = Experiment.from_python(run, {"x": 1.5}, "loss")
+    assert experiment.function is run
+    assert experiment.is_function
+
+
 def test_metric_and_objective_exclude_one_another() -> None:
     with pytest.raises(SpecError, match="either metric or objective"):
         Experiment.from_python("x", {"x": 1}, "loss", objective={"metric": "loss"})
@@ -648,7 +676,7 @@ FULL: dict[str, Any] = {
 
 
 def test_every_field_is_in_the_full_example() -> None:
-    assert set(FULL) == set(Experiment.keys())
+    assert set(FULL) == set(Experiment.valid_keys())
 
 
 @pytest.mark.parametrize(
@@ -665,4 +693,4 @@ def test_the_json_form_is_complete_and_stable(data: dict[str, Any]) -> None:
 
 def test_an_experiment_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        make().trials = 3  # type: ignore[misc]
+        make().trials = 3

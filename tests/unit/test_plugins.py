@@ -11,7 +11,9 @@ from raytune_hpo.errors import PluginError, SpecError
 from raytune_hpo.objective import Objective
 from raytune_hpo.plugins import Kind, auto_searcher, check_settings, make_scheduler, make_searcher
 from raytune_hpo.schedulers.asha import Asha
+from raytune_hpo.schedulers.none import NoScheduler
 from raytune_hpo.searchers.grid import GridSearcher
+from raytune_hpo.searchers.random import RandomSearcher
 from raytune_hpo.space import Choice, Float, SearchSpace
 
 LOSS = Objective.of("loss", "min")
@@ -20,7 +22,7 @@ FINITE = SearchSpace({"x": Choice(("a", "b", "c"))})
 KINDS: tuple[Kind, ...] = ("searchers", "schedulers", "launchers")
 
 
-class Annealing:
+class Annealing(RandomSearcher):
     def __init__(
         self,
         space: SearchSpace,
@@ -29,11 +31,13 @@ class Annealing:
         cooling: float = 0.9,
         schedule: Literal["linear", "log"] = "log",
     ) -> None:
-        self.given = (space, objective, seed, cooling, schedule)
+        super().__init__(space, objective, seed)
+        self.given: tuple[object, ...] = (space, objective, seed, cooling, schedule)
 
 
-class Permissive:
+class Permissive(NoScheduler):
     def __init__(self, objective: Objective, **settings: object) -> None:
+        super().__init__(objective)
         self.settings = settings
 
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from raytune_hpo import document, spec
@@ -312,6 +312,13 @@ def test_overrides_of_plain_data() -> None:
 
 # Schema, starter, secrets
 
+MORE = ("baseline.width=64", "baseline.dropout=0.1")
+
+
+def switched_on(text: str) -> str:
+    """Return the starter file with all its optional lines."""
+    return re.sub(r"^( *)# ( *[a-zA-Z_]+: ?)", r"\1\2", text, flags=re.MULTILINE)
+
 
 def test_the_starter_file_is_right_and_says_what_it_shows() -> None:
     experiment = spec.loads(spec.starter())
@@ -321,9 +328,7 @@ def test_the_starter_file_is_right_and_says_what_it_shows() -> None:
 def test_every_line_of_the_starter_file_that_is_switched_off_is_right_too() -> None:
     text = spec.starter()
     fields = {"parallel", "search", "metrics", "storage", "env", "constraints", "mlflow"}
-    switched_on = re.sub(r"^( *)# ( *[a-zA-Z_]+: ?)", r"\1\2", text, flags=re.MULTILINE)
-    more = ["baseline.width=64", "baseline.dropout=0.1"]
-    experiment = spec.loads(switched_on, overrides=more)
+    experiment = spec.loads(switched_on(text), overrides=MORE)
     written = experiment.to_json()
     assert fields <= set(written)
     assert written["parallel"] == 4
@@ -332,7 +337,7 @@ def test_every_line_of_the_starter_file_that_is_switched_off_is_right_too() -> N
 
 def test_every_field_is_in_the_starter_file() -> None:
     text = spec.starter()
-    missing = [key for key in Experiment.keys() if f"{key}:" not in text]
+    missing = [key for key in Experiment.valid_keys() if f"{key}:" not in text]
     assert missing == ["name", "description", "targets"]
 
 
@@ -348,7 +353,7 @@ def test_the_schema_is_one_and_takes_right_files() -> None:
         "{lr: {min: 0.1, max: 1.0}}", "{model: {a: {b: {value: 1}}}, c: 2}"
     )
     check(document.read(nested, "").root.data())
-    assert set(schema["properties"]) == set(Experiment.keys())
+    assert set(schema["properties"]) == set(Experiment.valid_keys())
     assert json.loads(json.dumps(schema)) == schema
 
 
@@ -397,6 +402,60 @@ def test_secret_values_are_taken_out_of_the_text() -> None:
 
 # Any text at all
 
+VALUES = [
+    "0",
+    "-1",
+    "x",
+    "[]",
+    "{}",
+    "null",
+    "true",
+    "1e400",
+    ".nan",
+    "''",
+    '"a"',
+    "[1,[2]]",
+    "{a:1}",
+    "99999999999999999999",
+    "${x}",
+    "a.b",
+    "*x",
+    "~",
+    "0.5",
+    "min",
+    "max",
+    "values",
+    "when",
+    "auto",
+    "grid",
+    "asha",
+]
+
+
+def read_or_refused(text: str, *overrides: str) -> Experiment | SpecError:
+    try:
+        return spec.loads(text, "e.yaml", overrides)
+    except SpecError as error:
+        return error
+
+
+@given(st.data())
+def test_a_file_with_wrong_values_is_read_or_refused(data: st.DataObject) -> None:
+    text = switched_on(spec.starter())
+    lines = [line for line in text.splitlines() if line[:1] not in ("", "#")]
+    for _ in range(data.draw(st.integers(1, 2))):
+        index = data.draw(st.integers(0, len(lines) - 1))
+        words = list(re.finditer(r"[\w.${}-]+", lines[index]))
+        assume(words)
+        word = data.draw(st.sampled_from(words))
+        value = data.draw(st.sampled_from(VALUES))
+        lines[index] = lines[index][: word.start()] + value + lines[index][word.end() :]
+    experiment = read_or_refused("\n".join(lines), *MORE)
+    if isinstance(experiment, Experiment):
+        assert Experiment.from_json(json.loads(json.dumps(experiment.to_json()))) == experiment
+        assert experiment.search_space.parameters
+        assert experiment.objectives.goals
+
 
 @given(
     st.integers(0, len(EIGHT_LINES)),
@@ -405,9 +464,8 @@ def test_secret_values_are_taken_out_of_the_text() -> None:
 )
 def test_a_damaged_file_is_read_or_refused_with_places(start: int, cut: int, put: str) -> None:
     text = EIGHT_LINES[:start] + put + EIGHT_LINES[start + cut :]
-    try:
-        experiment = spec.loads(text, "e.yaml")
-    except SpecError as found:
-        assert all(1 <= p.line <= text.count("\n") + 2 for p in found.problems)
+    experiment = read_or_refused(text)
+    if isinstance(experiment, SpecError):
+        assert all(1 <= p.line <= text.count("\n") + 2 for p in experiment.problems)
         return
     assert Experiment.from_json(json.loads(json.dumps(experiment.to_json()))) == experiment

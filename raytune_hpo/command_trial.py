@@ -1,0 +1,168 @@
+"""A trial that is a command in any language."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from raytune_hpo import checkpoints, command, reporting
+from raytune_hpo.attempt import Attempt, Event
+from raytune_hpo.collect.base import MAX_LINE, make_collector
+from raytune_hpo.collect.file import FileSource, Tail
+from raytune_hpo.process import ProcessGroup, explain_exit
+from raytune_hpo.trial import Failure, FailureKind
+
+_POLL_S = 0.1
+_AFTER_END_S = 1.0
+"""Output of background processes is waited for no longer than this."""
+_TAIL_LINES = 20
+PARAMS_FILE = "params.json"
+REPORT_FILE = "reports.jsonl"
+
+
+class CommandAttempt(Attempt):
+    """Runs the command and passes on the metrics that it prints or writes."""
+
+    def run(self) -> Event:
+        """Run the command to its end and return how it ended."""
+        self._prepare()
+        argv = command.build_argv(
+            self.job.run, self.assignment.config, self.job.parameters, self.job.setup
+        )
+        try:
+            self._process = ProcessGroup(
+                argv,
+                self.workdir(),
+                {**os.environ, **self._variables()},
+                self.folder / "stdout.log",
+                self.folder / "stderr.log",
+            )
+        except (OSError, ValueError) as error:
+            return Event(failure=Failure(FailureKind.NOT_STARTED, f"cannot be started: {error}"))
+        try:
+            failure = self._follow()
+            self._poll_files(last=True)
+        finally:
+            self._process.close()
+        return Event(failure=failure)
+
+    def _prepare(self) -> None:
+        """Make what the command finds in its folder."""
+        (self.folder / "checkpoint").mkdir(exist_ok=True)
+        params = json.dumps(self.assignment.config, indent=1)
+        (self.folder / PARAMS_FILE).write_text(params + "\n")
+        self._collector = make_collector(self.job.metrics)
+        self._reports = Tail(self.folder / REPORT_FILE)
+        self._source: FileSource | None = None
+        if self.job.metrics.source == "file" and self.job.metrics.path is not None:
+            path = self.workdir() / self.job.metrics.path
+            self._source = FileSource(path, self._collector)
+        # Many programs log to stderr what a person wants to know.
+        self._errors = Tail(self.folder / "stderr.log")
+        self._rest = b""
+
+    def _variables(self) -> dict[str, str]:
+        variables = {
+            **self.environment(),
+            **command.environment(self.assignment.config, self.job.parameters),
+            "RAYTUNE_HPO_PARAMS_FILE": str(self.folder / PARAMS_FILE),
+            "RAYTUNE_HPO_CHECKPOINT_DIR": str(self.folder / "checkpoint"),
+            reporting.REPORT_FILE_ENV: str(self.folder / REPORT_FILE),
+        }
+        if self.assignment.checkpoint is not None:
+            variables[reporting.CHECKPOINT_ENV] = str(self.job.run_dir / self.assignment.checkpoint)
+        return variables
+
+    def _follow(self) -> Failure | None:
+        """Read until the command ends by itself, is told to stop, or is past a limit."""
+        ended_s: float | None = None
+        while True:
+            data = self._process.read(_POLL_S)
+            if data:
+                self._take(data)
+            self._poll_files()
+            code = self._process.exit_code
+            if code is not None:
+                ended_s = ended_s or time.monotonic()
+                if data is None or time.monotonic() - ended_s > _AFTER_END_S:
+                    self._take(b"", last=True)
+                    return self._verdict(code)
+            elif data is None:
+                time.sleep(_POLL_S)
+            if self.stopping.is_set():
+                self._process.end()
+                return None
+            late = self._late() if code is None else None
+            if late is not None:
+                self._process.end()
+                return late
+
+    def _take(self, data: bytes, *, last: bool = False) -> None:
+        """Have the lines of the output read."""
+        if data:
+            self.active_s = time.monotonic()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if (last and self._rest) or len(self._rest) > MAX_LINE:
+            lines, self._rest = [*lines, self._rest], b""
+        self._read([line.decode(errors="replace")[:MAX_LINE] for line in lines])
+
+    def _read(self, lines: list[str]) -> None:
+        """Have lines searched for metrics, unless those come from a file."""
+        if self._source is not None:
+            return
+        for line in lines:
+            for metrics in self._collector.feed(line):
+                self.tell(Event(metrics=metrics))
+
+    def _poll_files(self, *, last: bool = False) -> None:
+        errors = self._errors.lines(last=last)
+        if errors:
+            self.active_s = time.monotonic()
+            self._read(errors)
+        for line in self._reports.lines(last=last):
+            self._tell_report(json.loads(line))
+        if self._source is not None:
+            for metrics in self._source.poll(last=last):
+                self.tell(Event(metrics=metrics))
+
+    def _tell_report(self, report: dict[str, Any]) -> None:
+        """Pass on what ``report`` wrote in a script, and keep its newest checkpoints only."""
+        place = None
+        if report["checkpoint"] is not None:
+            saved = Path(report["checkpoint"])
+            place = str(saved.relative_to(self.job.run_dir))
+            # One more than asked for: the newest may not be in the journal yet.
+            checkpoints.prune(self.folder, self.job.keep_checkpoints + 1, saved)
+        self.tell(Event(metrics=report["metrics"], checkpoint=place))
+
+    def _late(self) -> Failure | None:
+        now = time.monotonic()
+        limit = self.job.time_limit_s
+        if limit is not None and now - self.began_s >= limit:
+            message = f"it ran longer than its time limit of {limit:g} s"
+            return Failure(FailureKind.TIME_LIMIT, message, self._last_lines())
+        limit = self.job.silent_limit_s
+        if limit is None or now - self.active_s < limit:
+            return None
+        message = f"it neither reported nor printed anything for {limit:g} s"
+        return Failure(FailureKind.SILENT, message, self._last_lines())
+
+    def _verdict(self, code: int) -> Failure | None:
+        if code == 0:
+            return None
+        kind = FailureKind.SIGNAL if code < 0 else FailureKind.EXIT_CODE
+        return Failure(kind, explain_exit(code), self._last_lines(), exit_code=code)
+
+    def _last_lines(self) -> str:
+        """Return the end of what it wrote to stderr, or to stdout when that is empty."""
+        for name in ("stderr.log", "stdout.log"):
+            with (self.folder / name).open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - 16384))
+                text = file.read().decode(errors="replace").strip()
+            if text:
+                return "\n".join(text.splitlines()[-_TAIL_LINES:])
+        return ""
