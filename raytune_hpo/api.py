@@ -11,9 +11,13 @@ from typing import Any
 from raytune_hpo import journal
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.objective import Mode
-from raytune_hpo.report.live import LiveView
+from raytune_hpo.view.live import LiveView
 from raytune_hpo.results import RunResult
 from raytune_hpo.session import Limits, Listener, resume_run, run_dir_of, run_experiment
+
+
+_STEM_LENGTH = 56
+"""Of a name, so that a number fits behind it."""
 
 
 def run(
@@ -81,7 +85,7 @@ def _new_name(experiment: Experiment) -> str:
     """Return a name that no run in the storage has yet."""
     number = 1
     while True:
-        name = f"{experiment.name}-{number}"
+        name = f"{experiment.name[:_STEM_LENGTH]}-{number}"
         named = experiment.model_copy(update={"name": name})
         if not run_dir_of(named, Path.cwd()).exists():
             return name

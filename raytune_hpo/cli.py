@@ -20,7 +20,7 @@ from raytune_hpo.errors import (
 
 if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
-    from raytune_hpo.report.live import LiveView
+    from raytune_hpo.view.live import LiveView
     from raytune_hpo.results import RunResult
     from raytune_hpo.state import RunState
 
@@ -105,7 +105,7 @@ def init(file: Path) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field.")
 def check(file: Path, overrides: Sequence[str]) -> None:
     """Read FILE and say what is wrong with it, without running anything."""
-    from raytune_hpo.report.plan import outline, shortages
+    from raytune_hpo.view.plan import outline, shortages
 
     experiment = _load(file, overrides)
     click.echo(f"{file}: ok")
@@ -175,7 +175,7 @@ def run_command(
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     experiment = _stored_here(_load(file, [*overrides, *given]), file)
     if dry_run:
-        from raytune_hpo.report.plan import plan
+        from raytune_hpo.view.plan import plan
 
         click.echo(plan(experiment), nl=False)
         return
@@ -215,8 +215,8 @@ def resume(
 def status(run: str | None) -> None:
     """Say how far a RUN is, and what it has found."""
     from raytune_hpo import lock
-    from raytune_hpo.report.summary import status as status_text
-    from raytune_hpo.report.text import mlflow_text
+    from raytune_hpo.view.summary import status as status_text
+    from raytune_hpo.view.text import mlflow_text
 
     run_dir = _find(run)
     state = _result(run_dir).state
@@ -254,7 +254,7 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool) -> None
 def stop(run: str | None) -> None:
     """Ask the driver of a RUN to stop safely."""
     from raytune_hpo import lock, runs
-    from raytune_hpo.report.text import reference
+    from raytune_hpo.view.text import reference
 
     run_dir = _find(run)
     again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
@@ -277,7 +277,7 @@ def stop(run: str | None) -> None:
 )
 def best(run: str | None, trial: int | None, form: str) -> None:
     """Print the best configuration of a RUN, ready to be applied."""
-    from raytune_hpo.report.apply import FORMATS, applied, chosen_trial
+    from raytune_hpo.view.apply import FORMATS, applied, chosen_trial
 
     state = _result(_find(run)).state
     chosen = next(known for known in FORMATS if known == form)
@@ -291,12 +291,13 @@ def mlflow() -> None:
 
 @mlflow.command()
 @_RUN
-def sync(run: str | None) -> None:
+@click.option("--uri", help="Another store than the run's own.")
+@click.option("--experiment", help="Another MLflow experiment than the run's own.")
+def sync(run: str | None, uri: str | None, experiment: str | None) -> None:
     """Bring all of a RUN to its MLflow store, such as after an outage; safe to repeat."""
     from raytune_hpo.tracking.sync import sync as bring
 
-    run_dir = _find(run)
-    click.echo(bring(run_dir))
+    click.echo(bring(_find(run), uri, experiment))
 
 
 # Parts of the commands
@@ -350,15 +351,15 @@ class _Silence:
 
 
 def _view(run_dir: Path, quiet: bool) -> LiveView | _Silence:
-    from raytune_hpo.report.live import LiveView
+    from raytune_hpo.view.live import LiveView
 
     return _Silence() if quiet else LiveView(run_dir)
 
 
 def _conclude(run_dir: Path) -> None:
     """Print the summary and exit with the code that the run's end asks for."""
-    from raytune_hpo.report.summary import summary
-    from raytune_hpo.report.text import mlflow_text
+    from raytune_hpo.view.summary import summary
+    from raytune_hpo.view.text import mlflow_text
 
     state = _result(run_dir).state
     click.echo(summary(state, run_dir, tracking=mlflow_text(state)), nl=False)
@@ -415,11 +416,14 @@ def _seconds(duration: str) -> float:
 
 
 def _tracking_uri(target: str) -> str | None:
-    """Return the MLflow store of an experiment file or of a run."""
-    from raytune_hpo.report.text import mlflow_uri
+    """Return the MLflow store of an experiment file or of a run; None when tracking is off."""
+    from raytune_hpo.tracking.settings import of_header
 
     file = Path(target)
     if file.is_file():
-        return mlflow_uri(_load(file, ()), file.absolute().parent)
-    state = _result(_find(target)).state
-    return mlflow_uri(state.experiment, Path(str(state.header["folder"])))
+        experiment = _load(file, ())
+        spec, folder = experiment.to_json(), str(file.absolute().parent)
+        header: dict[str, Any] = {"spec": spec, "name": experiment.name, "folder": folder}
+    else:
+        header = _result(_find(target)).state.header
+    return None if header["spec"].get("mlflow") is False else of_header(header).uri

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import operator
 import re
@@ -117,7 +118,9 @@ class Expression:
         """Return the expression that is nothing but a name, whatever its characters."""
         if "`" in name:
             raise _error(name, name.index("`"), "a name cannot hold a backtick")
-        return cls(name, frozenset({name}), ast.Name("_"), {"_": name})
+        plain = name.isidentifier() and not keyword.iskeyword(name) and name not in _FUNCTIONS
+        tree = ast.Name(name if plain else "_")
+        return cls(name, frozenset({name}), tree, {} if plain else {"_": name})
 
     @property
     def is_name(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raytune_hpo import journal
 from raytune_hpo.errors import RunError
-from raytune_hpo.report import text
+from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class RunResult:
             raise RunError("there are several objectives, so no single best trial: use .pareto")
         best = self.state.best()
         if not best:
-            from raytune_hpo.report.summary import result_lines
+            from raytune_hpo.view.summary import result_lines
 
             raise RunError("\n".join([f"{self.state.name}:", *result_lines(self.state)]))
         return self.state.trials[best[0]]
@@ -118,7 +118,7 @@ class RunResult:
         return f"RunResult({self.state.name}: {counts}; {best}; {self.path})"
 
     def _repr_html_(self) -> str:
-        from raytune_hpo.report.notebook import result_html
+        from raytune_hpo.view.notebook import result_html
 
         return result_html(self.state)
 

@@ -23,6 +23,7 @@ class Attempt:
 
     Attributes:
         number: From 1.
+        session: Number of the session that started it.
         started_t: Unix time in seconds.
         ended_t: Unix time in seconds, or None while it runs.
         failure: Why it failed, or None.
@@ -30,6 +31,7 @@ class Attempt:
     """
 
     number: int
+    session: int
     started_t: float
     ended_t: float | None = None
     failure: Failure | None = None
@@ -157,6 +159,7 @@ class RunState:
         self.finished: list[int] = []
         self.finish: Finish | None = None
         self.records = 0
+        self._before_session_t = self._last_t = 0.0
         self.failed = 0
         self._best: list[int] = []
         self.since_best = 0
@@ -250,6 +253,7 @@ class RunState:
         if kind not in _APPLY:
             raise JournalError(f"record {record['n']} has the unknown type '{kind}'")
         _APPLY[kind](self, record)
+        self._last_t = record["t"]
         self.records = record["n"] + 1
 
     def _experiment(self, record: Record) -> None:
@@ -262,6 +266,7 @@ class RunState:
 
     def _session(self, record: Record) -> None:
         self.finish = None
+        self._before_session_t = self._last_t
         self.sessions.append(
             Session(
                 number=record["session"],
@@ -282,7 +287,9 @@ class RunState:
     def _start(self, record: Record) -> None:
         trial = self.trials[record["trial"]]
         trial.state = TrialState.RUNNING
-        trial.attempts.append(Attempt(record["attempt"], record["t"], node=record["node"]))
+        trial.attempts.append(
+            Attempt(record["attempt"], len(self.sessions), record["t"], node=record["node"])
+        )
         trial.step = 0 if record["checkpoint"] is None else trial.checkpoint_step
 
     def _report(self, record: Record) -> None:
@@ -321,9 +328,11 @@ class RunState:
             exit_code=failure["exit_code"],
         )
         trial.failures_charged += bool(record["charged"])
-        if trial.attempts:
-            trial.attempts[-1].ended_t = record["t"]
-            trial.attempts[-1].failure = trial.failure
+        attempt = trial.attempts[-1]
+        # An attempt of a driver that died ended when that driver was last heard of.
+        lost = attempt.session < len(self.sessions)
+        attempt.ended_t = self._before_session_t if lost else record["t"]
+        attempt.failure = trial.failure
         if trial.state.finished:
             del self.unfinished[trial.number]
             self.finished.append(trial.number)

@@ -15,26 +15,32 @@ HEARTBEAT_S = 1.0
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]
-    """Runs attempts on a worker, one after the other."""
+    """Runs attempts on a worker, one after the other.
+
+    An attempt begins with the first ``step``: Tune may set an actor up for a trial, give the trial
+    to another actor after all, and end the first one without a step.
+    """
 
     _attempt: Attempt | None = None
     _stuck = False
 
     def setup(self, config: dict[str, Any], job: Job) -> None:
-        """Start the first attempt."""
+        """Take note of the first attempt."""
         self._job = job
-        self._begin(config)
+        self._assignment = Assignment(**config["assignment"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start the next attempt in the same process."""
+        """Take note of the next attempt in the same process."""
         self._end_attempt()
-        self._begin(new_config)
+        self._assignment = Assignment(**new_config["assignment"])
         return True
 
     def step(self) -> dict[str, Any]:
         """Return what has happened, or nothing as a sign of life."""
-        if self._stuck or self._attempt is None:
+        if self._stuck:
             os._exit(1)
+        if self._attempt is None:
+            self._attempt = begin(self._job, self._assignment)
         events = self._attempt.events(HEARTBEAT_S)
         self._stuck = any(event.stuck for event in events)
         return {"events": [asdict(event) for event in events]}
@@ -42,9 +48,6 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """End what runs."""
         self._end_attempt()
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._attempt = begin(self._job, Assignment(**config["assignment"]))
 
     def _end_attempt(self) -> None:
         """End what runs; a thread that will not end takes the process with it."""

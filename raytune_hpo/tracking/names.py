@@ -1,13 +1,15 @@
-"""Names that MLflow takes, made from names that people gave."""
+"""Names and texts that MLflow takes, made from what people and programs gave."""
 
 from __future__ import annotations
 
 import json
 import re
 import zlib
+from collections.abc import Mapping
 
 _FORBIDDEN = re.compile(r"[^/\w.\- :]")
-_MAX_LENGTH = 240
+_MAX_NAME = 240
+_MAX_TAG = 4900
 _SEGMENTS = {"": "_", ".": "_", "..": "__"}
 
 
@@ -23,9 +25,25 @@ def clean(name: str) -> str:
     """
     legal = _FORBIDDEN.sub("_", name)
     legal = "/".join(_SEGMENTS.get(part, part) for part in legal.split("/"))
-    if len(legal) <= _MAX_LENGTH:
+    if len(legal) <= _MAX_NAME:
         return legal
-    return f"{legal[: _MAX_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
+    return f"{legal[: _MAX_NAME - 9]}-{zlib.crc32(name.encode('utf-8', 'replace')):08x}"
+
+
+def text(value: object, limit: int = _MAX_TAG) -> str:
+    """Return a value as text that every database holds, cut to ``limit`` characters."""
+    whole = (
+        str(value).encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )
+    return whole if len(whole) <= limit else f"{whole[: limit - 1]}…"
+
+
+def note(names: Mapping[str, str]) -> str:
+    """Return names as JSON for a tag, without the last ones where it would be too long."""
+    kept = dict(names)
+    while len(written := json.dumps(kept, ensure_ascii=False)) > _MAX_TAG:
+        kept.popitem()
+    return text(written)
 
 
 class Names:
@@ -61,10 +79,3 @@ class Names:
         if legal != wanted:
             self.changed[legal] = wanted
         return legal
-
-    def note(self, used: dict[str, str], limit: int = 4900) -> str:
-        """Return ``used`` as JSON, without the last ones where it would be too long."""
-        kept = dict(used)
-        while len(text := json.dumps(kept, ensure_ascii=False)) > limit:
-            kept.popitem()
-        return text

@@ -1,15 +1,19 @@
-"""An MLflow store: few calls, each of which is safe to repeat, and two kinds of failure."""
+"""An MLflow store: few calls, and two kinds of failure.
+
+The only module that imports MLflow. A call that failed may have had its effect all the same: all
+but ``create`` have the same effect when made twice.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raytune_hpo.redact import redact
-from raytune_hpo.tracking import names
 from raytune_hpo.tracking.base import Refused, Unreachable
 from raytune_hpo.tracking.settings import Settings
 
@@ -17,13 +21,14 @@ KEY_TAG = "raytune.trial_key"
 STATE_TAG = "raytune.state"
 ORIGIN_TAG = "raytune.origin"
 PARENT_KEY = "parent"
-TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
 
-_QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
+_ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # MLflow would repeat a request whose answer was lost, and so make a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 _PERMANENT = frozenset(
     {
@@ -36,6 +41,7 @@ _PERMANENT = frozenset(
         "RESOURCE_DOES_NOT_EXIST",
     }
 )
+_TRANSIENT_HTTP = frozenset({401, 403, 408, 429})
 _PAGE = 500
 
 Point = tuple[str, float, int, int]
@@ -44,9 +50,11 @@ Point = tuple[str, float, int, int]
 
 @dataclass(frozen=True)
 class Known:
-    """A run that is in the store: its key's last part, id, status, and whether it was deleted.
+    """A run that is in the store.
 
     Attributes:
+        key: A trial's number as text, or ``parent``.
+        deleted: It is in the store's waste bin.
         spare: It was made ahead, and no trial has used it.
     """
 
@@ -57,10 +65,19 @@ class Known:
     spare: bool
 
 
-def prepare() -> None:
-    """Set what MLflow reads from the environment when it is imported; what is set stays."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """Set what MLflow reads from the environment, for a process that tracks."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Store:
@@ -68,6 +85,9 @@ class Store:
 
     Args:
         settings: Where it is; nothing is done there before ``open``.
+
+    Attributes:
+        experiment_id: Of MLflow; empty before ``open``.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -82,30 +102,26 @@ class Store:
         Raises:
             Unreachable: The store does not answer, or the experiment was deleted there.
         """
-        prepare()
-        with self._failures():
+        with self._failures(Unreachable):
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.settings.uri)
-            # MlflowClient.update_run reads the whole run first, and cannot set it back to
-            # RUNNING without an end time in one call: the store behind it can.
+            # MlflowClient.update_run reads the whole run before it sets a status.
             self._store = self._client._tracking_client.store
-            self.experiment_id = self._experiment()
+            try:
+                self.experiment_id = self._experiment()
+            except Refused as error:
+                raise Unreachable(str(error)) from error
 
     def _experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
         name = self.settings.experiment
         found = self._client.get_experiment_by_name(name)
         if found is None:
             root = self.settings.artifacts
-            place = None if root is None else str(root / names.clean(name).replace("/", "_"))
-            try:
+            place = None if root is None else str(root / re.sub(r"[^\w-]", "_", name)[:100])
+            with contextlib.suppress(Refused), self._failures():
                 return str(self._client.create_experiment(name, artifact_location=place))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self._client.get_experiment_by_name(name)
+            found = self._client.get_experiment_by_name(name)  # made by another in the meantime
         if found is None or found.lifecycle_stage != "active":
             raise Unreachable(
                 f"the MLflow experiment '{name}' was deleted at {self.settings.shown}: restore it "
@@ -139,12 +155,19 @@ class Store:
                 return
 
     def create(self, name: str, tags: Mapping[str, str], start_ms: int) -> str:
-        """Make a run, which is RUNNING at first, and return its id."""
-        with self._failures():
-            run = self._client.create_run(
-                self.experiment_id, start_time=start_ms, tags=dict(tags), run_name=name
-            )
-            return str(run.info.run_id)
+        """Make a run, which is RUNNING at first, and return its id.
+
+        Raises:
+            Unreachable: It may be there or not: look with ``runs`` before the next try.
+        """
+        try:
+            with self._failures():
+                run = self._client.create_run(
+                    self.experiment_id, start_time=start_ms, tags=dict(tags), run_name=name
+                )
+                return str(run.info.run_id)
+        except Refused as error:
+            raise Unreachable(str(error)) from error
 
     def log(
         self,
@@ -171,10 +194,11 @@ class Store:
         with self._failures():
             self._store.update_run_info(run_id, RunStatus.from_string(status), end_ms, None)
 
-    def add_text(self, run_id: str, name: str, text: str) -> None:
-        """Add a text file to the artifacts of a run."""
-        with self._failures():
-            self._client.log_text(run_id, text, name)
+    def add_text(self, run_id: str, name: str, content: str) -> None:
+        """Add a text file to the artifacts of a run; one of that name is replaced."""
+        # Artifact stores raise errors of their own libraries; metrics do not wait for those.
+        with self._failures(Refused):
+            self._client.log_text(run_id, content, name)
 
     def delete(self, run_id: str) -> None:
         """Delete a run."""
@@ -182,8 +206,12 @@ class Store:
             self._client.delete_run(run_id)
 
     @contextlib.contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Turn what MLflow raises into ``Unreachable`` or ``Refused``."""
+    def _failures(self, other: type[Exception] | None = None) -> Iterator[None]:
+        """Turn what MLflow raises into ``Unreachable`` or ``Refused``.
+
+        Args:
+            other: What to make of errors of other libraries; they pass if absent.
+        """
         from mlflow.exceptions import MlflowException
         from requests.exceptions import HTTPError, RequestException
 
@@ -195,17 +223,30 @@ class Store:
             self._raise(Refused if error.error_code in _PERMANENT else Unreachable, error)
         except HTTPError as error:
             code = 0 if error.response is None else error.response.status_code
-            refused = 400 <= code < 500 and code not in (401, 403, 408, 429)
+            refused = 400 <= code < 500 and code not in _TRANSIENT_HTTP
             self._raise(Refused if refused else Unreachable, error)
         except RequestException as error:
             self._raise(Unreachable, error)
         except Exception as error:
-            # Artifact stores raise errors of their own libraries: no metric waits for those.
-            self._raise(Refused if self._client is not None else Unreachable, error)
+            if other is None:
+                raise
+            self._raise(other, error)
 
     def _raise(self, kind: Callable[[str], Exception], error: Exception) -> None:
-        text = " ".join(str(error).split())
-        raise kind(redact(f"MLflow at {self.settings.shown}: {text[:300]}")) from error
+        raise kind(f"MLflow at {self.settings.shown}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in a few words."""
+    said = " ".join(str(error).split())
+    if "DNS rebinding" in said:
+        return "it refuses this host name; start it with: mlflow server --allowed-hosts NAME"
+    known = re.search(
+        r"Connection refused|Connection reset|Name or service not known|[Tt]imed out"
+        r"|Remote end closed connection|database is locked|disk is full",
+        said,
+    )
+    return known.group() if known else redact(said)[:300]
 
 
 def _known(run: Any) -> Known:

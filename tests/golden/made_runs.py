@@ -104,6 +104,7 @@ class MadeRun:
             parallel=self.parallel,
             resources={"CPU": 1.0},
         )
+        self.now += 0.01
 
     def start(self, trial: int, config: Mapping[str, Any], origin: str = "search") -> None:
         self.journal.append("trial", trial=trial, config=dict(config), origin=origin)

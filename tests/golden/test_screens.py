@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from raytune_hpo.report.live import LiveView
-from raytune_hpo.report.summary import status, summary
+from raytune_hpo.view.live import LiveView
+from raytune_hpo.view.summary import status, summary
 from tests.golden import made_runs
 from tests.golden.made_runs import MadeRun
 

@@ -11,8 +11,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from raytune_hpo.report.live import LiveView
-from raytune_hpo.report.table import LiveTable
+from raytune_hpo.view.live import LiveView
+from raytune_hpo.view.table import LiveTable
 from tests.golden import made_runs
 from tests.golden.made_runs import MadeRun
 

@@ -14,9 +14,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from raytune_hpo import runs, session
+from raytune_hpo import command, runs, session
 from raytune_hpo.cli import cli, exit_code
 from raytune_hpo.errors import InfrastructureError, RunExistsError, RunLockedError
+from raytune_hpo.view.plan import command_text
 from tests.golden import made_runs
 from tests.golden.made_runs import MINIMIZE, MadeRun
 
@@ -71,8 +72,8 @@ def test_unknown_option_gets_the_nearest() -> None:
 
 
 def test_every_verb_says_what_it_does() -> None:
-    for name, command in cli.commands.items():
-        assert len(command.get_short_help_str()) > 10, name
+    for name, verb in cli.commands.items():
+        assert len(verb.get_short_help_str()) > 10, name
     assert {"report", "compare", "import"}.isdisjoint(cli.commands)
 
 
@@ -167,6 +168,17 @@ def test_dry_run_shows_what_would_run(folder: Path) -> None:
     assert len(commands) == 2
     assert all(len(shlex.split(command)) == 8 for command in commands)
     assert not (folder / runs.RESULTS_DIR).exists()
+
+
+@pytest.mark.parametrize("run", ["${x} end", '"a ${x}" end', "'a ${x}' end", '"${x}${x}" ${x}'])
+def test_shown_command_is_the_command_that_runs(run: str) -> None:
+    config, names = {"x": 'it\'s "$HOME" `id` \\ done'}, ["x"]
+    shown = command_text(f"printf '<%s>' {run}", config, names)
+    real = command.build_argv(f"printf '<%s>' {run}", config, names)
+    env = command.environment(config, names)
+    told = subprocess.run(["/bin/sh", "-c", shown], capture_output=True, check=True, env={})
+    ran = subprocess.run(real, capture_output=True, check=True, env=env)
+    assert told.stdout == ran.stdout != b""
 
 
 def test_dry_run_is_the_same_each_time(folder: Path) -> None:
@@ -343,8 +355,9 @@ def hostile_run(folder: Path) -> None:
 def test_best_as_env_is_safe_to_evaluate(folder: Path) -> None:
     hostile_run(folder)
     script = invoke("best", "demo", "--format", "env").stdout
+    script += 'printf "%s|%s" "$RAYTUNE_HPO_PARAM_OPTIMIZER" "$RAYTUNE_HPO_PARAM_NET_LAYERS"'
     done = subprocess.run(
-        ["sh", "-c", script + 'printf "%s|%s" "$optimizer" "$net_layers"'],
+        ["sh", "-euc", script],
         capture_output=True,
         text=True,
         check=True,
@@ -432,6 +445,25 @@ def test_stop_asks_the_living_driver(finished: Path) -> None:
     assert (finished / session.STOP_FILE).exists()
 
 
+def test_mlflow_sync_says_what_was_done(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str | None, str | None]] = []
+
+    def bring(run_dir: Path, uri: str | None, experiment: str | None) -> str:
+        calls.append((run_dir.name, uri, experiment))
+        return "all there"
+
+    monkeypatch.setattr("raytune_hpo.tracking.sync.sync", bring)
+    result = invoke("mlflow", "sync", "demo", "--uri", "sqlite:///other.db")
+    assert (result.exit_code, result.stdout) == (0, "all there\n")
+    assert calls == [("demo", "sqlite:///other.db", None)]
+
+
+def test_mlflow_group_turns_errors_into_exit_codes(folder: Path) -> None:
+    result = invoke("mlflow", "sync", "nothing")
+    assert result.exit_code == 2
+    assert "there is no run 'nothing'" in result.output
+
+
 # The doctor
 
 
@@ -442,3 +474,16 @@ def test_doctor_looks_at_the_machine(folder: Path) -> None:
         *("Python", "ray", "mlflow", "optuna", "CPUs", "memory", "disk"),
         *("Ray's folder", "Ray's ports", "shared memory"),
     ]
+
+
+def test_doctor_looks_at_the_store_of_a_file_and_of_a_run(finished: Path, folder: Path) -> None:
+    experiment_file(folder, MINIMIZE + "mlflow: {uri: sqlite:///no/where.db}\n")
+    for target, words in (("demo.yaml", f"no folder {folder}/no"), ("demo", "/home/ada")):
+        result = invoke("doctor", target)
+        assert words in result.stdout.splitlines()[-1]
+        assert result.exit_code == 3
+
+
+def test_doctor_leaves_a_store_that_is_off_alone(folder: Path) -> None:
+    experiment_file(folder, MINIMIZE + "mlflow: false\n")
+    assert "MLflow" not in invoke("doctor", "demo.yaml").stdout

@@ -201,7 +201,7 @@ def test_pending_trials_repel() -> None:
 def test_finite_space_is_searched_near_the_best_first() -> None:
     space = SearchSpace({name: Ordinal(tuple(range(6))) for name in "abc"})
     found = []
-    for seed in range(5):
+    for seed in range(3):
         tpe = TpeSearcher(space, LOSS, seed)
         seen = set()
         for trial in range(216):
@@ -213,6 +213,18 @@ def test_finite_space_is_searched_near_the_best_first() -> None:
         assert len(seen) == 216
         assert tpe.suggest(216) is None
     assert statistics.mean(found) < 70  # random search: 108
+
+
+def test_known_proposal_is_changed_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SearchSpace({name: Choice(("x", "y", "z")) for name in "abcdefgh"})
+    known = dict.fromkeys("abcdefgh", "x")
+    for seed in range(10):
+        tpe = TpeSearcher(space, LOSS, seed, startup_trials=1)
+        tpe.adopt(0, known)
+        tpe.observe(0, done(1.0))
+        monkeypatch.setattr(tpe, "_promising", lambda seed: dict(known))
+        (config,) = take(tpe, 1, 1)
+        assert sum(config[name] != known[name] for name in known) == 1
 
 
 def test_every_value_of_a_parameter_survives_the_model() -> None:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raytune_hpo.report import text
+from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
 

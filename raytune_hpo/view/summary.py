@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo.report import text
-from raytune_hpo.report.importance import importances
+from raytune_hpo.view import text
+from raytune_hpo.view.importance import importances
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
 

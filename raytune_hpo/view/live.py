@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from raytune_hpo.journal import Record
-from raytune_hpo.report import text
+from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
 
 if TYPE_CHECKING:
-    from raytune_hpo.report.table import LiveTable
+    from raytune_hpo.view.table import LiveTable
 
 _REFRESH_S = 0.25
 
@@ -115,7 +115,7 @@ class LiveView:
         for line in header(self.state, self._run_dir, self._tracking()):
             self._line(line)
         if self._terminal and self._table is None:
-            from raytune_hpo.report.table import LiveTable
+            from raytune_hpo.view.table import LiveTable
 
             self._table = LiveTable(self._stream, self.state, self._run_dir, self._tracking)
             self._thread = threading.Thread(target=self._draw_loop, name="live-view", daemon=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
+from raytune_hpo import command
 from raytune_hpo.errors import RunError
-from raytune_hpo.report import text
-from raytune_hpo.report.summary import result_lines
+from raytune_hpo.view import text
+from raytune_hpo.view.summary import result_lines
 from raytune_hpo.state import RunState, TrialRecord
 
 Format = Literal["yaml", "json", "env", "args"]
@@ -39,14 +38,16 @@ def chosen_trial(state: RunState, number: int | None = None) -> TrialRecord:
 def applied(state: RunState, trial: TrialRecord, form: Format) -> str:
     """Return a trial's configuration as text that ends in a newline.
 
-    ``yaml`` and ``json`` nest dotted names; ``env`` is for ``eval`` or ``source`` in a shell, and
-    ``args`` for a command line: both are quoted for a shell.
+    ``yaml`` and ``json`` nest dotted names; ``env`` sets the variables that a trial finds, for
+    ``eval`` or ``source`` in a shell, and ``args`` is for a command line; both are quoted.
     """
+    words = {name: command.word(value) for name, value in trial.config.items()}
     if form == "env":
-        return _comment(state, trial) + _env(trial.config)
+        pairs = ((command.variable(name), shlex.quote(word)) for name, word in words.items())
+        return _comment(state, trial) + "".join(f"export {n}={word}\n" for n, word in pairs)
     if form == "args":
-        words = [word for name, value in trial.config.items() for word in (f"--{name}", value)]
-        return " ".join(shlex.quote(plain(word)) for word in words) + "\n"
+        flat = [part for name, word in words.items() for part in (f"--{name}", word)]
+        return shlex.join(flat) + "\n"
     nested = state.experiment.search_space.nested(trial.config)
     if form == "json":
         return json.dumps(nested, indent=2) + "\n"
@@ -54,20 +55,6 @@ def applied(state: RunState, trial: TrialRecord, form: Format) -> str:
 
     content = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
     return _comment(state, trial) + content
-
-
-def plain(value: Any) -> str:
-    """Return a value as programs read it: texts as they are, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _env(config: Mapping[str, Any]) -> str:
-    lines = [f"export {_variable(name)}={shlex.quote(plain(v))}\n" for name, v in config.items()]
-    return "".join(lines)
-
-
-def _variable(name: str) -> str:
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def _comment(state: RunState, trial: TrialRecord) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from raytune_hpo import doctor
+from raytune_hpo import command, doctor
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.plugins import AUTO, auto_searcher, make_scheduler, make_searcher
-from raytune_hpo.report import text
-from raytune_hpo.report.apply import plain
+from raytune_hpo.view import text
+from raytune_hpo.trial import Config
 
 _EXAMPLES = 3
 _GIB = 2**30
-_PLACEHOLDER = re.compile(r"\$\$|\$\{([A-Za-z_][\w.-]*)\}")
+_REFERENCE = re.compile(
+    r'"\$\{RAYTUNE_HPO_VALUE_(?P<own>\d+)\}"|\$\{RAYTUNE_HPO_VALUE_(?P<quoted>\d+)\}'
+)
+_IN_QUOTES = re.compile(r'[\\"$`]')
+"""What has a meaning between double quotes."""
 
 
 def outline(experiment: Experiment) -> str:
@@ -47,7 +50,8 @@ def plan(experiment: Experiment) -> str:
     for number, config in enumerate(first_configs(experiment, seed or 0)):
         lines.append(f"  {number}  {text.config_text(config)}")
         if not experiment.is_function:
-            lines.append(f"     {command_text(experiment.run, config)}")
+            names = list(experiment.search_space.parameters)
+            lines.append(f"     {command_text(experiment.run, config, names)}")
     return head + outline(experiment) + "\n".join(lines) + "\n"
 
 
@@ -59,7 +63,7 @@ def searcher_of(experiment: Experiment) -> tuple[str, str]:
     return auto_searcher(experiment.search_space, experiment.objectives, experiment.trials)
 
 
-def first_configs(experiment: Experiment, seed: int) -> list[Mapping[str, Any]]:
+def first_configs(experiment: Experiment, seed: int) -> list[Config]:
     """Return the configs of the first trials: baseline, initial ones, then the searcher's."""
     make_scheduler(
         experiment.scheduler.algorithm, experiment.objectives, experiment.scheduler.settings
@@ -73,7 +77,7 @@ def first_configs(experiment: Experiment, seed: int) -> list[Mapping[str, Any]]:
     )
     fixed = [] if experiment.baseline is None else [experiment.baseline]
     fixed = [*fixed, *experiment.search.initial]
-    configs: list[Mapping[str, Any]] = []
+    configs: list[Config] = []
     for number in range(min(_EXAMPLES, experiment.trials or _EXAMPLES)):
         config = dict(fixed[number]) if number < len(fixed) else searcher.suggest(number)
         if config is None:
@@ -84,16 +88,22 @@ def first_configs(experiment: Experiment, seed: int) -> list[Mapping[str, Any]]:
     return configs
 
 
-def command_text(run: str | tuple[str, ...], config: Mapping[str, Any]) -> str:
-    """Return a trial's command as a shell would take it."""
-    words = {name: plain(value) for name, value in config.items()}
+def command_text(run: str | Sequence[str], config: Config, names: Sequence[str]) -> str:
+    """Return a trial's command with its values in place, as a shell would take it.
+
+    >>> command_text("train --lr ${lr} --tag ${tag}", {"lr": 0.1, "tag": "a b"}, ["lr", "tag"])
+    "train --lr 0.1 --tag 'a b'"
+    """
     if not isinstance(run, str):
-        return shlex.join(_filled(word, words) for word in run)
-    return _filled(run, {name: shlex.quote(word) for name, word in words.items()})
+        return shlex.join(command.build_argv(run, config, names))
+    words = [command.word(config.get(name)) for name in names]
 
+    def value(found: re.Match[str]) -> str:
+        if found["own"]:
+            return shlex.quote(words[int(found["own"])])
+        return _IN_QUOTES.sub(r"\\\g<0>", words[int(found["quoted"])])
 
-def _filled(pattern: str, words: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda found: words.get(found[1], found[0]), pattern)
+    return _REFERENCE.sub(value, command.shell_text(run, names))
 
 
 def _goals(experiment: Experiment) -> list[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo.experiment import Experiment
-from raytune_hpo.redact import redact
 from raytune_hpo.runs import RESULTS_DIR
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.tracking.settings import of_header
 from raytune_hpo.trial import TrialState
 
 
@@ -183,23 +181,9 @@ def reference(run_dir: Path) -> str:
     return shlex.quote(run_dir.name if inside else str(run_dir))
 
 
-def mlflow_uri(experiment: Experiment, folder: Path) -> str | None:
-    """Return the MLflow store of an experiment, or None when tracking is off.
-
-    Args:
-        experiment: What is tracked.
-        folder: Where the experiment file lies; a local store without a path is made there.
-    """
-    if experiment.mlflow is False:
-        return None
-    given = experiment.mlflow.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{folder / 'mlflow.db'}"
-
-
 def mlflow_text(state: RunState) -> str | None:
     """Return where MLflow has a run, on one line and without passwords; None when it is off."""
-    experiment = state.experiment
-    uri = mlflow_uri(experiment, Path(str(state.header.get("folder", ""))))
-    if experiment.mlflow is False or uri is None:
+    if state.spec.get("mlflow") is False:
         return None
-    return f"{redact(uri)} (experiment {experiment.mlflow.experiment or state.name})"
+    settings = of_header(state.header)
+    return f"{settings.shown} (experiment {settings.experiment})"

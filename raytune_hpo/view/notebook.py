@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from math import isfinite
 
-from raytune_hpo.report import text
+from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
 
 _MAX_ROWS = 10

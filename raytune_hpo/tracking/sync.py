@@ -1,0 +1,95 @@
+"""Bringing a whole run to an MLflow store at once, also later and elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raytune_hpo import journal, lock
+from raytune_hpo.errors import InfrastructureError, RunError
+from raytune_hpo.tracking import memory, store
+from raytune_hpo.tracking.base import Unreachable
+from raytune_hpo.tracking.feed import Reader
+from raytune_hpo.tracking.follow import LOG_NAME
+
+if TYPE_CHECKING:
+    from raytune_hpo.tracking.mlflow import MlflowTracker
+
+_PATIENCE_S = 1.0
+
+
+def sync(run_dir: Path, uri: str | None = None, experiment: str | None = None) -> str:
+    """Bring a run to its MLflow store, and return what was done, on one line.
+
+    What is there already stays as it is, so it is safe to repeat.
+
+    Args:
+        run_dir: The run's directory.
+        uri: Another store than the run's own.
+        experiment: Another MLflow experiment than the run's own.
+
+    Raises:
+        JournalError: There is no journal, or it is damaged.
+        RunLockedError: Another process is tracking the run.
+        InfrastructureError: The store cannot be reached; the next time it goes on from here.
+    """
+    path = run_dir / journal.FILE_NAME
+    if not path.exists():
+        raise RunError(f"{run_dir}: there is no run here (no {journal.FILE_NAME})")
+    with memory.exclusive(run_dir, _PATIENCE_S), _quiet(run_dir / LOG_NAME), store.environment():
+        return _sync(run_dir, Reader(path), uri, experiment)
+
+
+def _sync(run_dir: Path, reader: Reader, uri: str | None, experiment: str | None) -> str:
+    from raytune_hpo.tracking.mlflow import MlflowTracker
+
+    tracker = MlflowTracker(run_dir, uri=uri, experiment=experiment)
+    try:
+        while records := reader.read():
+            tracker.apply(records)
+        if lock.holder(run_dir) is None:
+            tracker.end()
+    except Unreachable as error:
+        raise InfrastructureError(
+            f"{error}. Nothing is lost; go on with: raytune-hpo mlflow sync {run_dir}"
+        ) from error
+    finally:
+        tracker.close()
+    return _report(run_dir, tracker, reader.records)
+
+
+def _report(run_dir: Path, tracker: MlflowTracker, records: int) -> str:
+    where = tracker.settings
+    if where is None:
+        raise RunError(f"{run_dir}: the run was given up before it began")
+    text = (
+        f"{where.shown} (experiment {where.experiment}) has all {records} records of "
+        f"{run_dir.name}; {tracker.created} runs made"
+    )
+    if not tracker.refused:
+        return text
+    return f"{text}; {tracker.refused} writes refused, such as: {tracker.last_refusal}"
+
+
+@contextlib.contextmanager
+def _quiet(path: Path) -> Iterator[None]:
+    """Send what MLflow prints to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in enumerate(saved, start=1):
+            os.dup2(copy, number)
+            os.close(copy)
