@@ -112,7 +112,6 @@ class Engine:
         self._time_limit_s = time_limit_s
         self._began_s = clock.monotonic()
         self._first_start_s: float | None = None
-        self._begun: set[int] = set()
         self._never_begun: dict[int, int] = {}
         self._exhausted = False
         self._waiting: list[int] = []
@@ -184,10 +183,10 @@ class Engine:
             return None
         return self._start(self.state.trials[number])
 
-    def on_begin(self, trial: int, attempt: int) -> None:
-        """Take note that an attempt really runs."""
+    def on_begin(self, trial: int, attempt: int, node: str | None = None) -> None:
+        """Take note that an attempt really runs, and on which machine."""
         if self.is_current(trial, attempt):
-            self._begun.add(trial)
+            self._emit("begin", trial=trial, attempt=attempt, node=node)
 
     def on_report(
         self, trial: int, attempt: int, metrics: Mapping[str, Any], checkpoint: str | None = None
@@ -296,10 +295,7 @@ class Engine:
         attempt = len(trial.attempts) + 1
         if self._waiting and self._waiting[0] == trial.number:
             self._waiting.pop(0)
-        self._emit(
-            "start", trial=trial.number, attempt=attempt, node=None, checkpoint=trial.checkpoint
-        )
-        self._begun.discard(trial.number)
+        self._emit("start", trial=trial.number, attempt=attempt, checkpoint=trial.checkpoint)
         if self._first_start_s is None:
             self._first_start_s = self._clock.monotonic()
         return Start(trial.number, attempt, dict(trial.config), trial.checkpoint)
@@ -400,7 +396,7 @@ class Engine:
         )
 
     def _failed(self, trial: TrialRecord, failure: Failure) -> None:
-        lost = failure.kind is FailureKind.WORKER_DIED and trial.number not in self._begun
+        lost = failure.kind is FailureKind.WORKER_DIED and not trial.attempts[-1].begun
         if lost:
             self._never_begun[trial.number] = self._never_begun.get(trial.number, 0) + 1
         charged = not lost or self._never_begun[trial.number] > NEVER_BEGUN_LIMIT

@@ -32,7 +32,10 @@ class Session(Protocol):
     """The running function trial, as ``report`` sees it."""
 
     trial: int
-    checkpoint: Path | None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, or None."""
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Hand a report over and return when it is safe; raise TrialStopped to end the trial."""

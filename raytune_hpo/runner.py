@@ -95,7 +95,7 @@ class _Bridge:
         live.heard_s = time.monotonic()
         if live.began_s is None:
             live.began_s = live.heard_s
-            self.engine.on_begin(live.start.trial, live.start.attempt)
+            self.engine.on_begin(live.start.trial, live.start.attempt, result.get("hostname"))
         stuck = False
         for data in result["events"]:
             event = _event(data)

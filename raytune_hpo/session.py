@@ -10,27 +10,48 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raytune_hpo import environment, journal, lock
 from raytune_hpo.attempt import Function, Job
 from raytune_hpo.cluster.local import LocalRay
 from raytune_hpo.collect import MetricOptions
 from raytune_hpo.engine import Engine
-from raytune_hpo.errors import InfrastructureError, RunError, RunExistsError
+from raytune_hpo.errors import InfrastructureError, Problem, RunError, RunExistsError, SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Journal, Record
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
-from raytune_hpo.spec import redacted
 from raytune_hpo.signals import StopSignals
+from raytune_hpo.spec import redacted
 from raytune_hpo.state import VERSION, RunState
-
-TrackerProcess = Any
+from raytune_hpo.tracking.process import TrackerProcess
 
 DEFAULT_STORAGE = "raytune-results"
 STOP_FILE = "stop"
 DRIVER_LOG = "driver.log"
+
+_MAY_CHANGE = frozenset(
+    {
+        "description",
+        "env",
+        "max_failed",
+        "mlflow",
+        "parallel",
+        "resources",
+        "retries",
+        "run",
+        "setup",
+        "silent_limit",
+        "stop_when",
+        "targets",
+        "tensorboard",
+        "time_limit",
+        "trial_time_limit",
+        "trials",
+    }
+)
+"""Fields of the experiment that may differ when a run goes on: they do not change what it asks."""
 
 Listener = Callable[[Sequence[Record]], None]
 
@@ -66,6 +87,7 @@ def run_experiment(
     run_dir = run_dir_of(experiment, folder)
     run_dir.mkdir(parents=True, exist_ok=True)
     with _locked(run_dir):
+        _forget_unstarted(run_dir / journal.FILE_NAME)
         log = Journal(run_dir / journal.FILE_NAME)
         try:
             if log.records_at_open and not resume:
@@ -73,32 +95,30 @@ def run_experiment(
                     f"{run_dir}: there is a run already. Go on with it: raytune-hpo resume "
                     f"{_shown(run_dir)}; or start another one: --name OTHER"
                 )
-            if not log.records_at_open:
+            if log.records_at_open:
+                _check_same(experiment, RunState.replay(log.records_at_open).experiment)
+            else:
                 _write_header(log, experiment, folder, source)
-            _session(run_dir, log, experiment, Limits(), on_records)
+            limits = Limits(experiment.trials, experiment.parallel)
+            _Session(run_dir, log, experiment, limits, on_records).run()
         finally:
             log.close()
     return run_dir
 
 
+@dataclass(frozen=True)
 class Limits:
-    """What a resumed session changes.
+    """What a session changes.
 
-    Args:
+    Attributes:
         trials: New trial budget, or None to keep the last one.
         parallel: New number of trials at once, or None.
         time_limit_s: New time limit of the session, or None.
     """
 
-    def __init__(
-        self,
-        trials: int | None = None,
-        parallel: int | None = None,
-        time_limit_s: float | None = None,
-    ) -> None:
-        self.trials = trials
-        self.parallel = parallel
-        self.time_limit_s = time_limit_s
+    trials: int | None = None
+    parallel: int | None = None
+    time_limit_s: float | None = None
 
 
 def resume_run(
@@ -129,10 +149,32 @@ def resume_run(
             experiment = RunState.replay(log.records_at_open).experiment
             if function is not None:
                 experiment = experiment.with_function(function)
-            _session(run_dir, log, experiment, limits or Limits(), on_records)
+            _Session(run_dir, log, experiment, limits or Limits(), on_records).run()
         finally:
             log.close()
     return run_dir
+
+
+def _forget_unstarted(path: Path) -> None:
+    """Remove the journal of a run that never had a session: it holds nothing but its header."""
+    if path.exists() and len(journal.read(path)) <= 1:
+        path.unlink()
+
+
+def _check_same(wanted: Experiment, known: Experiment) -> None:
+    """Refuse to go on with a run under an experiment that asks something else.
+
+    Raises:
+        SpecError: Names the fields that differ and must not.
+    """
+    now, before = wanted.to_json(), known.to_json()
+    problems = [
+        Problem(name, "is not what this run was started with; give the new experiment its own name")
+        for name in dict.fromkeys([*before, *now])
+        if name not in _MAY_CHANGE and now.get(name) != before.get(name)
+    ]
+    if problems:
+        raise SpecError(problems)
 
 
 @contextlib.contextmanager
@@ -169,83 +211,83 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
         (log.path.parent / "experiment.yaml").write_text(redacted(source))
 
 
-def _session(
-    run_dir: Path, log: Journal, experiment: Experiment, limits: Limits, on_records: Listener
-) -> None:
-    """Run from the end of the journal until the engine says that it is over."""
-    records = [*log.records_at_open]
-    if not records:
-        records = journal.read(log.path)
-    state = RunState.replay(records)
-    signals = StopSignals()
-    signals.install()
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
-    connection = LocalRay()
-    tracker = _start_tracker(run_dir, experiment, state)
-    try:
-        with _quiet(run_dir / DRIVER_LOG):
-            connection.connect(run_dir / DRIVER_LOG)
-            _drive(run_dir, log, experiment, limits, records, signals, tracker, on_records)
-    finally:
-        connection.close()
-        signals.restore()
-        if tracker is not None:
-            tracker.close()
+@dataclass
+class _Session:
+    """One start of a driver over a run directory that it holds the lock of."""
 
+    run_dir: Path
+    log: Journal
+    experiment: Experiment
+    limits: Limits
+    on_records: Listener
 
-def _drive(
-    run_dir: Path,
-    log: Journal,
-    experiment: Experiment,
-    limits: Limits,
-    records: list[Record],
-    signals: StopSignals,
-    tracker: TrackerProcess | None,
-    on_records: Listener,
-) -> None:
-    from raytune_hpo import runner
+    def run(self) -> None:
+        """Run from the end of the journal until the engine says that it is over."""
+        self.signals = StopSignals()
+        self.signals.install()
+        (self.run_dir / STOP_FILE).unlink(missing_ok=True)
+        connection = LocalRay()
+        self.tracker = _start_tracker(self.run_dir, self.experiment)
+        try:
+            with _quiet(self.run_dir / DRIVER_LOG):
+                connection.connect(self.run_dir / DRIVER_LOG)
+                self._drive()
+        finally:
+            connection.close()
+            self.signals.restore()
+            warning = None if self.tracker is None else self.tracker.close()
+            if warning is not None:
+                print(warning, file=sys.stderr)
 
-    state = RunState.replay(records)
-    resources = _resources(experiment)
-    fits = runner.node_fits(resources)
-    if not fits:
-        raise InfrastructureError(_no_room(resources))
-    wanted = limits.parallel or experiment.parallel or fits
-    started = log.append(
-        "session",
-        session=len(state.sessions) + 1,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        trials=limits.trials or state.budget or experiment.trials,
-        parallel=min(wanted, fits),
-        resources=resources,
-    )
-    records.append(started)
-    on_records(records)
-    engine = Engine(
-        experiment,
-        records,
-        make_searcher(
-            state.algorithm,
-            experiment.search_space,
-            experiment.objectives,
-            state.seed,
-            experiment.search.settings,
-        ),
-        make_scheduler(state.scheduler, experiment.objectives, experiment.scheduler.settings),
-        log,
-        _Monotonic(),
-        listener=lambda record: on_records([record]),
-        time_limit_s=limits.time_limit_s or experiment.time_limit_s,
-    )
-    ports = runner.Ports(
-        environment=lambda trial: _tracking_environment(tracker, trial),
-        ready=lambda trial: tracker is None or tracker.may_start(trial),
-        nested=experiment.search_space.nested,
-        stop_request=_StopRequests(run_dir, signals),
-        started=signals.install,
-    )
-    runner.execute(engine, _job(run_dir, experiment, state), resources, ports)
+    def _drive(self) -> None:
+        from raytune_hpo import runner
+
+        resources = _resources(self.experiment)
+        fits = runner.node_fits(resources)
+        if not fits:
+            raise InfrastructureError(_no_room(resources))
+        records = journal.read(self.log.path)
+        state = RunState.replay(records)
+        records.append(self._begin(state, resources, fits))
+        self.on_records(records)
+        engine = self._engine(state, records)
+        ports = runner.Ports(
+            environment=self._tracking_environment,
+            ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
+            nested=self.experiment.search_space.nested,
+            stop_request=_StopRequests(self.run_dir, self.signals),
+            started=self.signals.install,
+        )
+        runner.execute(engine, _job(self.run_dir, self.experiment, state), resources, ports)
+
+    def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> Record:
+        wanted = self.limits.parallel or self.experiment.parallel or fits
+        return self.log.append(
+            "session",
+            session=len(state.sessions) + 1,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            trials=self.limits.trials or state.budget or self.experiment.trials,
+            parallel=min(wanted, fits),
+            resources=resources,
+        )
+
+    def _engine(self, state: RunState, records: list[Record]) -> Engine:
+        space, objective = self.experiment.search_space, self.experiment.objectives
+        settings = self.experiment.search.settings
+        return Engine(
+            self.experiment,
+            records,
+            make_searcher(state.algorithm, space, objective, state.seed, settings),
+            make_scheduler(state.scheduler, objective, self.experiment.scheduler.settings),
+            self.log,
+            _Monotonic(),
+            listener=lambda record: self.on_records([record]),
+            time_limit_s=self.limits.time_limit_s or self.experiment.time_limit_s,
+        )
+
+    def _tracking_environment(self, trial: int) -> dict[str, str]:
+        return {} if self.tracker is None else self.tracker.environment(trial)
 
 
 class _Monotonic:
@@ -327,14 +369,14 @@ def _no_room(resources: dict[str, float]) -> str:
     )
 
 
-def _start_tracker(run_dir: Path, experiment: Experiment, state: RunState) -> TrackerProcess | None:
-    if experiment.mlflow is False:
+def _start_tracker(run_dir: Path, experiment: Experiment) -> TrackerProcess | None:
+    mlflow = experiment.mlflow is not False
+    if not mlflow and not experiment.tensorboard:
         return None
-    raise SystemExit
-
-
-def _tracking_environment(tracker: TrackerProcess | None, trial: int) -> dict[str, str]:
-    return {} if tracker is None else tracker.environment(trial)
+    parallel = experiment.parallel or os.cpu_count() or 1
+    return TrackerProcess(
+        run_dir, ahead=2 * parallel + 2, tensorboard=experiment.tensorboard, mlflow=mlflow
+    )
 
 
 @contextlib.contextmanager

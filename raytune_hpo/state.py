@@ -24,9 +24,10 @@ class Attempt:
     Attributes:
         number: From 1.
         session: Number of the session that started it.
-        started_t: Unix time in seconds.
+        started_t: Unix time in seconds; until it has begun, when it was handed out.
         ended_t: Unix time in seconds, or None while it runs.
         failure: Why it failed, or None.
+        begun: Whether it ever ran, and not only waited for its worker.
         node: Where it ran, when known.
     """
 
@@ -35,6 +36,7 @@ class Attempt:
     started_t: float
     ended_t: float | None = None
     failure: Failure | None = None
+    begun: bool = False
     node: str | None = None
 
 
@@ -287,10 +289,12 @@ class RunState:
     def _start(self, record: Record) -> None:
         trial = self.trials[record["trial"]]
         trial.state = TrialState.RUNNING
-        trial.attempts.append(
-            Attempt(record["attempt"], len(self.sessions), record["t"], node=record["node"])
-        )
+        trial.attempts.append(Attempt(record["attempt"], len(self.sessions), record["t"]))
         trial.step = 0 if record["checkpoint"] is None else trial.checkpoint_step
+
+    def _begin(self, record: Record) -> None:
+        attempt = self.trials[record["trial"]].attempts[-1]
+        attempt.begun, attempt.started_t, attempt.node = True, record["t"], record["node"]
 
     def _report(self, record: Record) -> None:
         trial = self.trials[record["trial"]]
@@ -361,6 +365,7 @@ _APPLY = {
     "session": RunState._session,
     "trial": RunState._trial,
     "start": RunState._start,
+    "begin": RunState._begin,
     "report": RunState._report,
     "decision": RunState._decision,
     "end": RunState._end,

@@ -20,6 +20,14 @@ class Refused(RaytuneHpoError):
 class Tracker(Protocol):
     """Takes the records of one journal, in order, each once."""
 
+    @property
+    def applied(self) -> int:
+        """Records of the journal that the store has."""
+
+    @property
+    def refused(self) -> int:
+        """Writes that the store did not take, and what came with them did."""
+
     def apply(self, records: Sequence[Record]) -> None:
         """Take in records and bring them to the store, with all that waited before.
 

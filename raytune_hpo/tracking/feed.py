@@ -11,7 +11,7 @@ from raytune_hpo.journal import Record
 from raytune_hpo.tracking.base import Tracker, Unreachable
 
 _log = logging.getLogger("raytune_hpo.tracking")
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 
@@ -52,7 +52,7 @@ class Reader:
         self.records += len(found)
         return found
 
-    def behind(self) -> int:
+    def unread(self) -> int:
         """Return the number of records that are still to be read."""
         found, _ = journal.follow(self._path, self._offset, self.records)
         return len(found)
@@ -109,6 +109,11 @@ class Feed:
             self.tracker.end()
             self._ended = True
         return bool(records)
+
+    @property
+    def behind(self) -> int:
+        """Records that the store does not have yet."""
+        return self.reader.records + self.reader.unread() - self.tracker.applied
 
     @property
     def ended(self) -> bool:

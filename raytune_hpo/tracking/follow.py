@@ -65,7 +65,8 @@ def main(
         complete = Follower(feeds, driver, catch_up_s).run()
         for feed in feeds:
             feed.tracker.close()
-    driver.say({"behind": max((f.reader.behind() for f in feeds if not f.ended), default=0)})
+    behind = max((feed.behind for feed in feeds if not feed.ended), default=0)
+    driver.say({"behind": behind, "refused": sum(feed.tracker.refused for feed in feeds)})
     return 0 if complete else 1
 
 

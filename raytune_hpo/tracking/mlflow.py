@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from raytune_hpo.journal import Record
 from raytune_hpo.tracking import memory, parent, settings
-from raytune_hpo.tracking.base import Refused
+from raytune_hpo.tracking.base import Refused, Unreachable
 from raytune_hpo.tracking.names import clean
 from raytune_hpo.tracking.registry import Registry
 from raytune_hpo.tracking.store import PARENT_KEY, Store
@@ -20,6 +20,7 @@ from raytune_hpo.tracking.writes import Key, Writes
 _log = logging.getLogger("raytune_hpo.tracking")
 _SAVE_INTERVAL_S = 1.0
 _TAGS_AT_CREATION = 50
+_TEXT_TRIES = 6
 
 Announce = Callable[[dict[str, Any]], None]
 
@@ -61,7 +62,13 @@ class MlflowTracker:
         self._backlog: list[Record] = []
         self._registry: Registry | None = None
         self._labelled = False
+        self._text_failures = 0
         self._saved_s = 0.0
+
+    @property
+    def applied(self) -> int:
+        """Records of the journal that the store has."""
+        return 0 if self._registry is None else self._registry.memory.applied
 
     @property
     def created(self) -> int:
@@ -83,9 +90,9 @@ class MlflowTracker:
         for record in self._backlog:
             self._translator.take(record, send=record["n"] >= registry.memory.applied)
         self._backlog.clear()
+        self._make_ahead(registry)
         self._flush(registry)
         registry.memory.applied = max(registry.memory.applied, self._translator.state.records)
-        self._make_ahead(registry)
         self._remember()
 
     def end(self) -> None:
@@ -142,12 +149,19 @@ class MlflowTracker:
             del waiting[key]
 
     def _send(self, registry: Registry, key: Key, writes: Writes) -> None:
+        """Bring everything for one run; what has got through is not sent again."""
         fresh = key not in registry.memory.runs and len(writes.tags) <= _TAGS_AT_CREATION
         run_id = registry.ensure(key, writes.start_ms, writes.tags if fresh else {})
+        if fresh:
+            writes.tags.clear()
         self._tell(key, run_id)
-        self._log(registry.store, run_id, writes, {} if fresh else writes.tags)
-        for name, content in self._texts(registry, key, writes):
-            self._add_text(registry.store, run_id, name, content)
+        self._log(registry.store, run_id, writes)
+        writes.forget_values()
+        if key == PARENT_KEY:
+            self._add_packages(writes)
+        for name in list(writes.texts):
+            self._add_text(registry.store, run_id, name, writes.texts[name])
+            del writes.texts[name]
         if writes.status is not None:
             self._set_status(registry, key, writes.status, writes.end_ms)
 
@@ -156,26 +170,35 @@ class MlflowTracker:
             self._announced.add(key)
             self._announce({"trial": int(key), "run_id": run_id})
 
-    def _texts(self, registry: Registry, key: Key, writes: Writes) -> Iterable[tuple[str, str]]:
-        yield from writes.texts.items()
-        if key == PARENT_KEY and "resolved.json" in writes.texts:
+    def _add_packages(self, writes: Writes) -> None:
+        """Add the list of packages where the run is described."""
+        if parent.SPEC in writes.texts:
             packages = parent.requirements(self._translator.state.header, self._run_dir)
             if packages is not None:
-                yield parent.REQUIREMENTS, packages
+                writes.texts.setdefault(parent.REQUIREMENTS, packages)
 
     def _add_text(self, store: Store, run_id: str, name: str, content: str) -> None:
-        self._try(lambda: store.add_text(run_id, name, content))
+        """Add an artifact; one that fails while the rest of the store works holds up nothing."""
+        try:
+            self._try(lambda: store.add_text(run_id, name, content))
+        except Unreachable as error:
+            store.ping()
+            self._text_failures += 1
+            if self._text_failures < _TEXT_TRIES:
+                raise
+            self._count(error)
+        self._text_failures = 0
 
     def _set_status(self, registry: Registry, key: Key, status: str, end_ms: int | None) -> None:
         self._try(lambda: registry.set_status(key, status, end_ms))
 
-    def _log(self, store: Store, run_id: str, writes: Writes, tags: dict[str, str]) -> None:
+    def _log(self, store: Store, run_id: str, writes: Writes) -> None:
         """Bring metrics, params and tags in one go; apart if the store does not take them so."""
         try:
-            store.log(run_id, writes.points, writes.params, tags)
+            store.log(run_id, writes.points, writes.params, writes.tags)
         except Refused as error:
             _log.warning("one by one: %s", error)
-            self._try(lambda: store.log(run_id, writes.points, {}, tags))
+            self._try(lambda: store.log(run_id, writes.points, {}, writes.tags))
             for name, value in writes.params.items():
                 self._log_param(store, run_id, name, value)
 
@@ -191,11 +214,14 @@ class MlflowTracker:
         try:
             call()
         except Refused as error:
-            self.refused += 1
-            self.last_refusal = str(error)
-            if self._registry is not None:
-                self._registry.memory.refused += 1
-            _log.warning("refused: %s", error)
+            self._count(error)
+
+    def _count(self, error: Exception) -> None:
+        self.refused += 1
+        self.last_refusal = str(error)
+        if self._registry is not None:
+            self._registry.memory.refused += 1
+        _log.warning("refused: %s", error)
 
     def _make_ahead(self, registry: Registry) -> None:
         """Have a run for each trial that goes on, and for some that are to come."""

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from raytune_hpo.redact import redact
-from raytune_hpo.report import text as screens
 from raytune_hpo.state import RunState
 from raytune_hpo.tracking.names import clean, text
 from raytune_hpo.tracking.store import STATE_TAG
 from raytune_hpo.tracking.writes import Writes
+from raytune_hpo.view import text as screens
 
 KILLED = frozenset({"interrupted", "stopped"})
 """Reasons of a finish after which the run can go on."""
 FAILED = frozenset({"infrastructure", "max_failed", "same_error", "spec"})
 """Reasons of a finish that are failures."""
 REQUIREMENTS = "requirements.txt"
+SPEC = "resolved.json"
 
 _BEST_SHOWN = 10
 
@@ -66,7 +67,7 @@ def describe(writes: Writes, state: RunState) -> None:
         writes.tags["mlflow.note.content"] = text(spec["description"])
     if header.get("source"):
         writes.texts["experiment.yaml"] = header["source"]
-    writes.texts["resolved.json"] = json.dumps(spec, indent=2) + "\n"
+    writes.texts[SPEC] = json.dumps(spec, indent=2) + "\n"
 
 
 def _tags_of(spec: Mapping[str, Any]) -> dict[str, str]:

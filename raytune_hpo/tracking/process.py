@@ -55,6 +55,7 @@ class TrackerProcess:
         self._ready: dict[str, str] | None = None
         self._error: str | None = None
         self._behind: int | None = None
+        self._refused = 0
         self._run_ids: dict[int, str] = {}
         self._asked_s: dict[int, float] = {}
         self._in_vain = 0
@@ -96,6 +97,7 @@ class TrackerProcess:
                 self._error = None
             elif "behind" in message:
                 self._behind = message["behind"]
+                self._refused = message.get("refused", 0)
 
     def environment(self, trial: int) -> dict[str, str]:
         """Return what lets a trial log to its own MLflow run; empty when that is not known."""
@@ -159,11 +161,16 @@ class TrackerProcess:
     def _warning(self) -> str | None:
         later = f"later: raytune-hpo mlflow sync {self._run_dir}"
         with self._lock:
-            if not self._mlflow or self._behind == 0:
+            if not self._mlflow:
                 return None
             if self._behind is None:
                 return f"MLflow may lack the last results, which are kept; {later}"
-            return f"MLflow unreachable: {self._behind} records kept; {later}"
+            if self._behind:
+                return f"MLflow unreachable: {self._behind} records kept; {later}"
+            if self._refused:
+                log = self._run_dir / "mlflow.log"
+                return f"MLflow did not take {self._refused} writes, see {log}; {later}"
+            return None
 
 
 def _command(run_dir: Path, ahead: int, tensorboard: bool, mlflow: bool) -> list[str]:

@@ -129,6 +129,11 @@ class Store:
             )
         return str(found.experiment_id)
 
+    def ping(self) -> None:
+        """Return if the store answers."""
+        with self._failures():
+            self._client.get_experiment(self.experiment_id)
+
     def label(self, tags: Mapping[str, str]) -> None:
         """Set tags of the experiment."""
         with self._failures():

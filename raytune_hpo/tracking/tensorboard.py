@@ -19,13 +19,22 @@ class TensorboardTracker:
 
     Args:
         folder: Where the files go. What is in it is deleted.
+
+    Attributes:
+        refused: Always 0.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.refused = 0
         self._folder = folder
         self._state = RunState()
         self._writers: dict[int, Any] = {}
         shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def applied(self) -> int:
+        """Records that are written."""
+        return self._state.records
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in records and write them."""

@@ -62,7 +62,7 @@ class Translator:
 
     def gone(self) -> None:
         """Take in that there is no driver any more; nothing if the run was finished."""
-        if self.state.finish is not None or not self.state.sessions:
+        if self.state.finish is not None:
             return
         self._of(PARENT_KEY).set_status("KILLED", self._last_ms)
         self._of(PARENT_KEY).tags[STATE_TAG] = "interrupted"
@@ -117,9 +117,11 @@ class Translator:
         trial = self.state.trials[record["trial"]]
         tags = self._of(trial.number).tags
         tags["raytune.attempts"] = str(record["attempt"])
-        if record["node"]:
-            tags["raytune.node"] = text(record["node"])
         self._show_state(trial)
+
+    def _begin(self, record: Record) -> None:
+        if record["node"]:
+            self._of(record["trial"]).tags["raytune.node"] = text(record["node"])
 
     def _report(self, record: Record) -> None:
         number, step, at_ms = record["trial"], int(record["step"]), self._last_ms
@@ -189,8 +191,19 @@ class Translator:
         tags["raytune.duration_s"] = f"{trial.duration_s:.3f}"
         if trial.values is not None:
             tags["raytune.values"] = json.dumps(list(trial.values))
+        self._show_best_report(trial)
         if self.state.objective.constraints and trial.values is not None:
             tags["raytune.feasible"] = "true" if trial.feasible else "false"
+
+    def _show_best_report(self, trial: TrialRecord) -> None:
+        """Log the value that counts where that is not a trial's last one but its best."""
+        names = self.state.objective.names
+        for name, goal, value in zip(
+            names, self.state.objective.goals, trial.values or (), strict=False
+        ):
+            if goal.at == "best":
+                point = (clean(f"best/{name}"), value, self._last_ms, trial.step)
+                self._of(trial.number).points.append(point)
 
     def _show_best(self) -> None:
         if self.state.objective.multi:
@@ -229,6 +242,7 @@ _HANDLERS = {
     "session": Translator._session,
     "trial": Translator._trial,
     "start": Translator._start,
+    "begin": Translator._begin,
     "report": Translator._report,
     "end": Translator._end,
     "finish": Translator._finish,

@@ -31,3 +31,9 @@ class Writes:
     def set_status(self, status: str, end_ms: int | None = None) -> None:
         """Set the status that the run is to have."""
         self.status, self.end_ms = status, end_ms
+
+    def forget_values(self) -> None:
+        """Drop metrics, params and tags, which have got through."""
+        self.points.clear()
+        self.params.clear()
+        self.tags.clear()

@@ -111,7 +111,7 @@ class MadeRun:
         self.attempt(trial)
 
     def attempt(self, trial: int, attempt: int = 1) -> None:
-        self.journal.append("start", trial=trial, attempt=attempt, node=None, checkpoint=None)
+        self.journal.append("start", trial=trial, attempt=attempt, checkpoint=None)
 
     def report(self, trial: int, metrics: Mapping[str, Any], step: int = 1) -> None:
         objective = self.experiment.objectives

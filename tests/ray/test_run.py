@@ -67,9 +67,7 @@ def test_a_function_that_reports(folder: Path) -> None:
 def test_a_function_that_returns_a_number_and_gets_a_nested_config() -> None:
     parameters = {"model": {"depth": rh.Int(1, 5)}, "kind": rh.Choice(("a", "b"))}
     result = tune(lambda config: config["model"]["depth"] * 1.5, parameters=parameters)
-    assert all(
-        t.values == (t.config["model.depth"] * 1.5,) for t in result.state.trials.values()
-    )
+    assert all(t.values == (t.config["model.depth"] * 1.5,) for t in result.state.trials.values())
 
 
 def crash_once(config: dict[str, Any]) -> None:
@@ -91,7 +89,9 @@ def test_a_retry_goes_on_from_the_last_checkpoint() -> None:
         assert [report.step for report in trial.reports] == [1, 2, 3, 4, 5]
         assert trial.attempts[0].failure is not None
         assert "the disk has gone" in trial.attempts[0].failure.details
-        kept = sorted(p.name for p in (result.path / f"trials/{trial.number:04d}/checkpoints").iterdir())
+        kept = sorted(
+            p.name for p in (result.path / f"trials/{trial.number:04d}/checkpoints").iterdir()
+        )
         assert kept == ["000005"]
 
 
@@ -191,7 +191,7 @@ def test_env_and_secrets_reach_the_trial_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "canary-4711")
     result = rh.run(
-        'echo loss=${#MY_TOKEN}',
+        "echo loss=${#MY_TOKEN}",
         X,
         "loss",
         trials=1,

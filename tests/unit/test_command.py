@@ -66,13 +66,13 @@ def reports(events: list[Event]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-@pytest.mark.parametrize("form", ["${x}", "'${x}'", '"${x}"', "pre${x}post", '\'a\'"${x}"'])
+@pytest.mark.parametrize("form", ["${x}", "'${x}'", '"${x}"', "pre${x}post", "'a'\"${x}\""])
 def test_no_value_is_more_than_one_word(tmp_path: Path, value: str, form: str) -> None:
     show = "import sys, json; print(json.dumps({'n': len(sys.argv)})); open('o','w').write(sys.argv[1])"
     (tmp_path / "show.py").write_text(show)
     events = execute(tmp_path, f"{sys.executable} show.py {form}", value)
     assert reports(events) == [{"n": 2}]
-    expected = {"pre${x}post": f"pre{value}post", '\'a\'"${x}"': f"a{value}"}.get(form, value)
+    expected = {"pre${x}post": f"pre{value}post", "'a'\"${x}\"": f"a{value}"}.get(form, value)
     assert (tmp_path / "o").read_text() == expected
     assert not (tmp_path / "pwned").exists()
 

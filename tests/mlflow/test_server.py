@@ -1,0 +1,149 @@
+"""A real MLflow server, and connections to it that fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raytune_hpo import journal
+from raytune_hpo.tracking.feed import Feed, Reader
+from raytune_hpo.tracking.mlflow import MlflowTracker
+from raytune_hpo.tracking.process import TrackerProcess
+from raytune_hpo.tracking.store import environment
+from raytune_hpo.tracking.sync import sync
+from tests.mlflow.made import MadeRun, View
+from tests.mlflow.proxy import Fate, Proxy
+from tests.mlflow.test_follow import until
+
+pytestmark = pytest.mark.mlflow
+
+
+@pytest.fixture(scope="module")
+def port(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder / "server.db")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number = int(probe.getsockname()[1])
+    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    words += ["--port", str(number), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    words += ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env={**os.environ, **quiet},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: answers(number))
+        yield number
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        time.sleep(0.2)
+        return False
+
+
+def fill(run: MadeRun, name: str, uri: str | None = None) -> None:
+    run.header(name=name, mlflow={"experiment": name, **({"uri": uri} if uri else {})})
+    run.session()
+    for number in range(4):
+        run.whole_trial(number, 0.5 - number / 10)
+    run.trial(4)
+    run.start(4)
+    run.report(4, 1, None, loss=float("nan"))
+    run.end(4, "failed", "exit code 1")
+    run.finish()
+
+
+WHOLE = {"parent": "FINISHED", **dict.fromkeys("0123", "FINISHED"), "4": "FAILED"}
+
+
+def test_a_server(run: MadeRun, port: int) -> None:
+    uri = f"http://127.0.0.1:{port}"
+    fill(run, "served", uri)
+    assert "has all 23 records" in sync(run.path)
+    view = View(uri, "served")
+    assert view.statuses() == WHOLE
+    assert view.artifacts("parent") == {"experiment.yaml", "resolved.json", "trials.csv"}
+    before = repr(view.everything())
+    (run.path / "mlflow.json").unlink()
+    assert sync(run.path).endswith("0 runs made")
+    assert repr(view.everything()) == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_connections_that_fail_lose_nothing_and_double_nothing(
+    run: MadeRun, port: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    fates: list[Fate] = ["pass", "pass", "refuse", "cut"]
+    proxy = Proxy(port, lambda number: rng.choice(fates))
+    fill(run, f"shaky-{seed}", proxy.uri)
+    try:
+        with environment():
+            tracker = MlflowTracker(run.path, ahead=2)
+            feed = Feed(Reader(run.path / journal.FILE_NAME, piece=400), tracker)
+            now_s = 0.0
+            while not feed.ended:
+                feed.step(now_s, last=True)
+                now_s += 60.0
+        tracker.close()
+    finally:
+        proxy.close()
+    view = View(f"http://127.0.0.1:{port}", f"shaky-{seed}")
+    assert view.statuses() == WHOLE
+    assert tracker.refused == 0
+    assert {key: len(view.history(key, "loss")) for key in "01234"} == dict.fromkeys("01234", 1)
+    assert view.artifacts("parent") >= {"experiment.yaml", "resolved.json", "trials.csv"}
+
+
+def test_an_outage_is_told_and_got_over(run: MadeRun, port: int) -> None:
+    fates: list[Fate] = ["refuse"]
+    proxy = Proxy(port, lambda number: fates[-1])
+    fill(run, "away", proxy.uri)
+    process = TrackerProcess(run.path, ahead=1)
+    try:
+        until(process.line)
+        assert "MLflow unreachable" in (process.line() or "")
+        assert process.may_start(0)
+        fates.append("pass")
+        assert process.close() is None
+    finally:
+        proxy.close()
+    assert View(f"http://127.0.0.1:{port}", "away").statuses() == WHOLE
+
+
+def test_an_outage_that_does_not_end_is_reported(run: MadeRun, port: int) -> None:
+    proxy = Proxy(port, lambda number: "refuse")
+    fill(run, "gone", proxy.uri)
+    words = [sys.executable, "-m", "raytune_hpo.tracking", "follow", str(run.path)]
+    process = TrackerProcess(run.path, ahead=1, command=[*words, "--catch-up", "1"])
+    try:
+        until(process.line)
+        assert (process.close() or "").startswith("MLflow unreachable: 23 records kept; later:")
+    finally:
+        proxy.close()
