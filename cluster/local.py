@@ -72,7 +72,7 @@ class LocalRay:
     def _start(self) -> None:
         import ray
 
-        self._folder = Path(tempfile.mkdtemp(prefix="rth-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="rth-", dir=_short_folder()))
         _set_token()
         ray.init(
             include_dashboard=False,
@@ -93,6 +93,16 @@ class LocalRay:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _short_folder() -> str:
+    """Return a folder for temporary files whose path leaves room for Ray's sockets in it.
+
+    A socket's path has at most 107 characters, and Ray adds about 80.
+    """
+    usual = tempfile.gettempdir()
+    places = [usual, "/tmp", "/var/tmp"]
+    return next((p for p in places if len(p) <= 24 and os.access(p, os.W_OK)), usual)
 
 
 def _set_token() -> None:

@@ -11,10 +11,9 @@ from typing import Any
 from raytune_hpo import journal
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.objective import Mode
-from raytune_hpo.view.live import LiveView
 from raytune_hpo.results import RunResult
 from raytune_hpo.session import Limits, Listener, resume_run, run_dir_of, run_experiment
-
+from raytune_hpo.view.live import LiveView
 
 _STEM_LENGTH = 56
 """Of a name, so that a number fits behind it."""

@@ -36,6 +36,7 @@ class Job:
         run: A command (text for a shell, or an argv list), or ``module:function``.
         function: The function itself when the user handed over an object.
         single_metric: Name for a number that a function returns; None when there is no one name.
+        folder: Where the experiment lives; modules of functions are found there.
         workdir: Folder that trials start in; None gives each trial a folder of its own.
         env: More environment variables.
         setup: Shell line to run before a command, or None.
@@ -50,6 +51,7 @@ class Job:
     run: str | tuple[str, ...]
     function: Function | None
     single_metric: str | None
+    folder: Path
     workdir: Path | None
     env: Mapping[str, str]
     setup: str | None
@@ -191,7 +193,8 @@ class Attempt(ABC):
         return {
             reporting.TRIAL_ENV: str(self.trial),
             "RAYTUNE_HPO_ATTEMPT": str(self.assignment.attempt),
-            "RAYTUNE_HPO_TRIAL_DIR": str(self.folder),
+            reporting.TRIAL_DIR_ENV: str(self.folder),
+            "RAYTUNE_HPO_FOLDER": str(self.job.folder),
             **self.job.env,
             **self.assignment.env,
         }

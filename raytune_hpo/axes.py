@@ -10,10 +10,19 @@ from typing import Any
 
 from scipy.special import ndtr, ndtri
 
+DIGITS = 12
+"""Digits of a float: few enough that a place on the unit interval can tell them all."""
+_NEAR = 64
+
 
 @dataclass(frozen=True)
 class Normal:
-    """A normal prior, cut off at the parameter's bounds: mean and standard deviation (above 0)."""
+    """A normal prior, cut off at the parameter's bounds: mean and standard deviation (above 0).
+
+    Example:
+        >>> Float(-2.0, 2.0, prior=Normal(0.0, 0.5)).decode(0.5)
+        0.0
+    """
 
     mean: float
     sd: float
@@ -26,6 +35,10 @@ class LogNormal:
     Attributes:
         mean: Of the natural logarithm.
         sd: Of the natural logarithm, above 0.
+
+    Example:
+        >>> Float(0.01, 100.0, prior=LogNormal(0.0, 1.0)).decode(0.5)
+        1.0
     """
 
     mean: float
@@ -46,6 +59,10 @@ class Float:
         step: Only ``low``, ``low + step``, ... are tried; None for all.
         prior: Where good values are expected; None for uniform.
         when: Condition on other parameters under which it is there.
+
+    Example:
+        >>> Float(1e-4, 1.0, log=True).decode(0.25)
+        0.001
     """
 
     low: float
@@ -74,24 +91,33 @@ class Float:
             edges = self._edges()
             index = _bin(u, edges, self)
             return float(_at(self.low, self.step, index))
-        value = _quantile(u, self)
-        return min(max(value, self.low), self.high)
+        if 0 < u < 1:
+            value = _rounded(_quantile(u, self), self)
+            return float(min(max(value, self.low), self.high))
+        return float(self.low if u <= 0 else self.high)
 
     def encode(self, value: Any) -> float:
-        """Return the place of a value in [0, 1]; ``decode`` gives it back, to rounding."""
+        """Return the place of a value in [0, 1].
+
+        ``decode`` gives back exactly what it gave, and every value of up to ``DIGITS`` digits
+        unless a prior leaves it next to no room.
+        """
         if self.step is not None:
             return _bin_centre(self._index(value), self._edges(), self)
-        return _cumulative(float(value), self)
+        u = _cumulative(float(value), self)
+        near = (step * math.ulp(u) for step in range(_NEAR))
+        return next((v for d in near for v in (u - d, u + d) if self.decode(v) == value), u)
 
     def points(self, resolution: int | None) -> Iterator[float]:
-        """Return the values of a grid, the bounds among them when there is no prior."""
+        """Return the values of a grid: the bounds are among them when there is no prior."""
         if self.step is not None:
             for index in range(_steps(self.low, self.high, self.step)):
                 yield float(_at(self.low, self.step, index))
             return
         count = resolution or 1
         for index in range(count):
-            yield self.decode(0.5 if count == 1 else index / (count - 1))
+            inner = count == 1 or self.prior is not None
+            yield self.decode((index + 0.5) / count if inner else index / (count - 1))
 
     def _index(self, value: float) -> int:
         return round((value - self.low) / (self.step or 1.0))
@@ -102,7 +128,12 @@ class Float:
 
 @dataclass(frozen=True)
 class Int:
-    """A whole number between two bounds, both included; the fields are those of ``Float``."""
+    """A whole number between two bounds, both included; the fields are those of ``Float``.
+
+    Example:
+        >>> [Int(1, 4).decode(u) for u in (0.0, 0.3, 1.0)]
+        [1, 2, 4]
+    """
 
     low: int
     high: int
@@ -150,6 +181,10 @@ class Choice:
     Attributes:
         values: Texts, numbers, truth values, None, or lists of them.
         when: Condition on other parameters under which it is there.
+
+    Example:
+        >>> Choice(("sgd", "adam")).decode(0.9)
+        'adam'
     """
 
     values: tuple[Any, ...]
@@ -180,7 +215,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Ordinal(Choice):
-    """One of several values in an order, neighbours being alike; the fields are ``Choice``'s."""
+    """One of several values in an order, neighbours being alike; the fields are ``Choice``'s.
+
+    Example:
+        >>> Ordinal((16, 32, 64)).encode(32)
+        0.5
+    """
 
 
 @dataclass(frozen=True)
@@ -190,6 +230,10 @@ class Constant:
     Attributes:
         value: The value.
         when: Condition on other parameters under which it is there.
+
+    Example:
+        >>> Constant("digits").holds("digits")
+        True
     """
 
     value: Any
@@ -265,6 +309,13 @@ def _quantile(u: float, parameter: Float) -> float:
         low, high = math.log(parameter.low), math.log(parameter.high)
         return math.exp(low + u * (high - low))
     return parameter.low + u * (parameter.high - parameter.low)
+
+
+def _rounded(value: float, parameter: Float) -> float:
+    """Return a value to ``DIGITS`` digits: of the range, or of the value itself in logarithm."""
+    if parameter.log or isinstance(parameter.prior, LogNormal):
+        return float(f"{value:.{DIGITS}g}")
+    return round(value, DIGITS - math.ceil(math.log10(parameter.high - parameter.low)))
 
 
 def _cumulative(value: float, parameter: Float) -> float:

@@ -20,9 +20,9 @@ from raytune_hpo.errors import (
 
 if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
-    from raytune_hpo.view.live import LiveView
     from raytune_hpo.results import RunResult
     from raytune_hpo.state import RunState
+    from raytune_hpo.view.live import LiveView
 
 EXIT_NOTHING_SUCCEEDED = 1
 EXIT_SPEC = 2

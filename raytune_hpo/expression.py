@@ -3,62 +3,62 @@
 from __future__ import annotations
 
 import ast
-import keyword
 import math
-import operator
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from raytune_hpo.errors import ExpressionError, Problem, RaytuneHpoError, did_you_mean
+from raytune_hpo._formula import (
+    FUNCTIONS,
+    MAX_POWER,
+    ExpressionValueError,
+    Kind,
+    MissingName,
+    Node,
+    evaluate,
+    is_plain,
+    show,
+)
+from raytune_hpo.errors import ExpressionError, Problem, did_you_mean
 
 MAX_LENGTH = 2000
-MAX_POWER = 64.0
+MAX_DEPTH = 100
 
-_FUNCTIONS: dict[str, tuple[Callable[..., float], int, int]] = {
-    "abs": (abs, 1, 1),
-    "exp": (math.exp, 1, 1),
-    "log": (math.log, 1, 1),
-    "max": (max, 2, 99),
-    "min": (min, 2, 99),
-    "sqrt": (math.sqrt, 1, 1),
+_BINARY: Mapping[type[ast.operator], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.Mod: "%",
+    ast.Pow: "**",
 }
-_BINARY: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
-    ast.Add: ("+", operator.add),
-    ast.Sub: ("-", operator.sub),
-    ast.Mult: ("*", operator.mul),
-    ast.Div: ("/", operator.truediv),
-    ast.Mod: ("%", operator.mod),
-    ast.Pow: ("**", lambda base, power: _power(base, power)),
+_COMPARE: Mapping[type[ast.cmpop], str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.In: "in",
+    ast.NotIn: "not in",
 }
-_COMPARE: dict[type[ast.cmpop], tuple[str, Callable[[Any, Any], bool]]] = {
-    ast.Lt: ("<", operator.lt),
-    ast.LtE: ("<=", operator.le),
-    ast.Gt: (">", operator.gt),
-    ast.GtE: (">=", operator.ge),
-    ast.Eq: ("==", operator.eq),
-    ast.NotEq: ("!=", operator.ne),
-    ast.In: ("in", lambda a, b: a in b),
-    ast.NotIn: ("not in", lambda a, b: a not in b),
-}
-_QUOTED = re.compile(r"`([^`]*)`")
-
-
-class ExpressionValueError(RaytuneHpoError, ArithmeticError):
-    """An expression has no value for these inputs."""
-
-
-class MissingName(ExpressionValueError):
-    """A name that the expression needs has no value.
-
-    Attributes:
-        name: The name.
-    """
-
-    def __init__(self, name: str, there: Mapping[str, Any]) -> None:
-        self.name = name
-        super().__init__(f"'{name}' has no value{did_you_mean(name, there)}")
+_WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None}
+"""Values as YAML writes them."""
+_TEXT = r"'[^'\\]*'|\"[^\"\\]*\""
+_SLIPS = (
+    (re.compile(r"[`#\\;\0]"), ""),
+    (re.compile(r"=<|=>"), "write <= or >="),
+    (re.compile(r"(?<![=<>!])=(?!=)"), "write == to compare"),
+    (re.compile(r"&+"), "write and"),
+    (re.compile(r"\|+"), "write or"),
+    (re.compile(r"!(?!=)"), "write not"),
+    (re.compile(r"\^"), "write ** for a power"),
+    (re.compile(r"[≤≥≠]"), "write <=, >= or !="),
+)
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_WANTED: Mapping[Kind, str] = {"truth": "true or false", "text": "a text", "number": "a number"}
 
 
 @dataclass(frozen=True)
@@ -83,63 +83,62 @@ class Expression:
 
     text: str
     names: frozenset[str]
-    _tree: ast.expr
-    _quoted: Mapping[str, str]
+    _tree: Node = field(repr=False)
 
     @classmethod
-    def parse(cls, text: str, *, strings: bool = False) -> Expression:
+    def parse(
+        cls, text: str, *, strings: bool = False, truth: bool = False, known: Iterable[str] = ()
+    ) -> Expression:
         """Return the expression that ``text`` says.
 
         Args:
             text: The formula.
-            strings: Allow text values, as conditions on parameters need them.
+            strings: Read a condition: it is true or false, texts are allowed, and a name may
+                stand for anything.
+            truth: Allow that it is true or false and not a number.
+            known: Names that are no identifiers and are recognised without backticks too.
 
         Raises:
             ExpressionError: It is no formula; ``problems[0].column`` says where, from 1.
         """
         if len(text) > MAX_LENGTH:
             raise _error(text, 0, f"longer than {MAX_LENGTH} characters")
-        source, quoted = _unquote(text)
-        try:
-            # Brackets, so that a formula may run over several lines.
-            tree = ast.parse(f"({source}\n)", mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            column = max(0, (getattr(error, "offset", None) or 1) - 2)
-            raise _error(text, min(column, len(text)), "not a formula") from None
-        names: set[str] = set()
-        try:
-            _check(tree, text, names, strings)
-        except RecursionError:
-            raise _error(text, 0, "nested too deeply") from None
-        return cls(text, frozenset(quoted.get(name, name) for name in names), tree, quoted)
+        source, quoted = _unquote(text, known)
+        tree = _Builder(text, source, quoted, strings).build(_python_tree(source, text), 0)
+        names = frozenset(_names(tree))
+        if not strings and not names:
+            raise _error(text, 0, "names no metric")
+        good: set[Kind] = (
+            {"any", "truth"} if strings else {"number", "truth" if truth else "number"}
+        )
+        if tree.kind not in good:
+            raise _error(text, 0, f"does not give {_WANTED['truth' if strings else 'number']}")
+        return cls(text, names, tree)
 
     @classmethod
     def name(cls, name: str) -> Expression:
-        """Return the expression that is nothing but a name, whatever its characters."""
-        if "`" in name:
-            raise _error(name, name.index("`"), "a name cannot hold a backtick")
-        plain = name.isidentifier() and not keyword.iskeyword(name) and name not in _FUNCTIONS
-        tree = ast.Name(name if plain else "_")
-        return cls(name, frozenset({name}), tree, {} if plain else {"_": name})
+        """Return the expression that is nothing but a name, whatever its characters.
+
+        Raises:
+            ExpressionError: The name is empty or has a backtick.
+        """
+        if not name.strip() or "`" in name:
+            raise _error(name, 0, "a name is a text without backticks")
+        return cls(name, frozenset({name}), Node("name", "number", detail=name))
 
     @property
     def is_name(self) -> bool:
         """Whether it is nothing but a name."""
-        return isinstance(self._tree, ast.Name)
+        return self._tree.sign == "name"
 
     def comparison(self) -> tuple[Expression, str, Expression] | None:
         """Return left side, operator and right side if it is one comparison, else None."""
-        tree = self._tree
-        if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
+        if self._tree.sign != "compare" or len(self._tree.detail) != 1:
             return None
-        sign = _COMPARE[type(tree.ops[0])][0]
-        return self._part(tree.left), sign, self._part(tree.comparators[0])
-
-    def _part(self, tree: ast.expr) -> Expression:
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        names -= _FUNCTIONS.keys()
-        part = Expression("", frozenset(self._quoted.get(n, n) for n in names), tree, self._quoted)
-        return Expression(str(part), part.names, tree, self._quoted)
+        left, right = (
+            Expression(show(part), frozenset(_names(part)), part) for part in self._tree.parts
+        )
+        return left, self._tree.detail[0], right
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Return its value.
@@ -150,166 +149,220 @@ class Expression:
                 value that is no number where one is needed.
         """
         try:
-            return _evaluate(self._tree, values, self._quoted)
-        except ExpressionValueError:
+            return evaluate(self._tree, values)
+        except MissingName:
             raise
-        except (ArithmeticError, ValueError, TypeError) as error:
+        except (ArithmeticError, ValueError) as error:
             raise ExpressionValueError(f"{self.text}: {error}") from error
 
     def __str__(self) -> str:
         """Return the formula with all its parentheses."""
-        return _show(self._tree, self._quoted)
-
-
-def _unquote(text: str) -> tuple[str, dict[str, str]]:
-    """Replace names in backticks by identifiers of the same length."""
-    quoted: dict[str, str] = {}
-
-    def replace(match: re.Match[str]) -> str:
-        width = len(match[0])
-        stand_in = f"_{len(quoted):0{max(1, width - 1)}d}"
-        quoted[stand_in] = match[1]
-        return stand_in
-
-    return _QUOTED.sub(replace, text), quoted
+        return show(self._tree)
 
 
 def _error(text: str, column: int, what: str) -> ExpressionError:
     message = f"{what}; allowed are numbers, names, + - * / % **, comparisons, and/or/not, if-else "
-    message += f"and the functions {', '.join(_FUNCTIONS)}"
+    message += f"and the functions {', '.join(FUNCTIONS)}"
     return ExpressionError([Problem("", message, line=1, column=column + 1, snippet=text)])
 
 
-def _check(node: ast.expr, text: str, names: set[str], strings: bool) -> None:
-    """Refuse every node that is not in the small language; collect the names."""
-
-    def bad(what: str) -> ExpressionError:
-        return _error(text, max(0, node.col_offset - 1), what)
-
-    children: list[ast.expr] = []
-    match node:
-        case ast.Constant(value=bool() | int() | float()):
-            if not math.isfinite(_as_float(node.value)):
-                raise bad("a number too large")
-        case ast.Constant(value=str()) if strings:
-            pass
-        case ast.Constant():
-            raise bad(f"{node.value!r} is no number")
-        case ast.Name():
-            if node.id in _FUNCTIONS:
-                raise bad(f"{node.id} is a function")
-            names.add(node.id)
-        case ast.BinOp() if type(node.op) in _BINARY:
-            children = [node.left, node.right]
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not()):
-            children = [node.operand]
-        case ast.BoolOp():
-            children = node.values
-        case ast.IfExp():
-            children = [node.test, node.body, node.orelse]
-        case ast.Compare() if all(type(op) in _COMPARE for op in node.ops):
-            children = [node.left, *node.comparators]
-        case ast.List() | ast.Tuple():
-            children = node.elts
-        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS:
-            _, least, most = _FUNCTIONS[name]
-            if not least <= len(node.args) <= most:
-                raise bad(f"{name} takes {least if least == most else f'{least} or more'} values")
-            children = node.args
-        case ast.Call(func=ast.Name(id=name)):
-            raise bad(f"unknown function {name}{did_you_mean(name, _FUNCTIONS)}")
-        case _:
-            raise bad(f"{type(node).__name__.lower()} is not allowed")
-    for child in children:
-        _check(child, text, names, strings)
+def _names(node: Node) -> Iterator[str]:
+    if node.sign == "name":
+        yield node.detail
+    for part in node.parts:
+        yield from _names(part)
 
 
-def _as_float(value: Any) -> float:
+def _unquote(text: str, known: Iterable[str]) -> tuple[str, dict[int, str]]:
+    """Put identifiers of the same length in place of names that are none.
+
+    Returns:
+        The source, and by the place of each stand-in the name that is meant.
+    """
+    quoted: dict[int, str] = {}
+    special = sorted((name for name in known if not is_plain(name)), key=len, reverse=True)
+    words = "|".join(map(re.escape, special)) or "(?!)"
+    pattern = rf"{_TEXT}|`(?P<name>[^`]+)`|(?<![\w.])(?P<word>{words})(?![\w.(])"
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"] or match["word"]
+        if name is None:
+            return match[0]
+        quoted[match.start()] = name
+        return "_" * len(match[0])
+
+    source = re.sub(pattern, replace, text)
+    bare = re.sub(_TEXT, lambda match: " " * len(match[0]), source)
+    for slip, hint in _SLIPS:
+        if found := slip.search(bare):
+            what = f"{found[0]!r} is not allowed{': ' * bool(hint)}{hint}"
+            raise _error(text, found.start(), what)
+    return re.sub(r"\s", " ", source), quoted
+
+
+def _python_tree(source: str, text: str) -> ast.expr:
+    """Return Python's syntax tree, whose places count in UTF-8 bytes after leading spaces."""
+    indent = len(source) - len(source.lstrip())
+    try:
+        with warnings.catch_warnings():
+            # What Python has doubts about, such as 0xfor, is not taken either.
+            warnings.simplefilter("error")
+            return ast.parse(source.strip(), mode="eval").body
+    except (SyntaxError, ValueError, Warning, RecursionError, MemoryError) as error:
+        offset = getattr(error, "offset", None) or len(source.strip())
+        place = max(indent + offset - 1, 0)
+        raise _error(text, min(place, max(len(text) - 1, 0)), "not a formula") from None
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Makes nodes of Python's syntax tree and refuses what is not in the small language.
+
+    Attributes:
+        text: As the user wrote it.
+        source: The same with stand-ins for quoted names.
+        quoted: What the stand-ins stand for, by their place.
+        strings: Whether texts are allowed and names may stand for anything.
+    """
+
+    text: str
+    source: str
+    quoted: Mapping[int, str]
+    strings: bool
+
+    def build(self, tree: ast.expr, depth: int) -> Node:
+        """Return the node of a part of the tree."""
+        if depth > MAX_DEPTH:
+            raise self.bad(tree, f"nested more than {MAX_DEPTH} levels deep")
+        depth += 1
+        match tree:
+            case ast.Constant():
+                return self.constant(tree)
+            case ast.Name() | ast.Attribute():
+                return self.name(tree)
+            case ast.BinOp() if type(tree.op) in _BINARY:
+                parts = self.all_of("number", (tree.left, tree.right), depth)
+                return Node(_BINARY[type(tree.op)], "number", parts)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+                sign = "-x" if isinstance(tree.op, ast.USub) else "+x"
+                return Node(sign, "number", self.all_of("number", (tree.operand,), depth))
+            case ast.UnaryOp(op=ast.Not()):
+                return Node("not", "truth", self.all_of("truth", (tree.operand,), depth))
+            case ast.BoolOp():
+                sign = "and" if isinstance(tree.op, ast.And) else "or"
+                return Node(sign, "truth", self.all_of("truth", tree.values, depth))
+            case ast.IfExp():
+                return self.choice(tree, depth)
+            case ast.Compare():
+                return self.comparison(tree, depth)
+            case ast.Call():
+                return self.call(tree, depth)
+        raise self.bad(tree, f"{type(tree).__name__.lower()} is not allowed")
+
+    def place(self, offset: int) -> int:
+        """Return the character at a byte offset of Python's, from 0."""
+        body = self.source.lstrip()
+        return len(self.source) - len(body) + len(body.encode()[:offset].decode())
+
+    def bad(self, tree: ast.expr, what: str) -> ExpressionError:
+        return _error(self.text, self.place(tree.col_offset), what)
+
+    def all_of(self, kind: Kind, trees: Iterable[ast.expr], depth: int) -> tuple[Node, ...]:
+        """Return the nodes of parts that have to give one kind."""
+        return tuple(self.one(kind, tree, depth) for tree in trees)
+
+    def one(self, kind: Kind, tree: ast.expr, depth: int) -> Node:
+        node = self.build(tree, depth)
+        if "any" not in (kind, node.kind) and node.kind != kind:
+            raise self.bad(tree, f"{show(node)} is not {_WANTED[kind]}")
+        return node
+
+    def constant(self, tree: ast.Constant) -> Node:
+        value = tree.value
+        if self.strings and (value is None or isinstance(value, str | bool)):
+            return _value(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.bad(tree, f"{value!r} is no number")
+        if not math.isfinite(_as_float(value)):
+            raise self.bad(tree, "a number too large")
+        return _value(value)
+
+    def name(self, tree: ast.Name | ast.Attribute) -> Node:
+        """Return a name as it was written: Python's parser changes some letters."""
+        begin, end = self.place(tree.col_offset), self.place(tree.end_col_offset or 0)
+        name = self.quoted.get(begin) if isinstance(tree, ast.Name) else None
+        if name is None:
+            name = self.source[begin:end]
+            if not _NAME.fullmatch(name) or any(begin <= place < end for place in self.quoted):
+                raise self.bad(tree, "attribute is not allowed")
+            if name in FUNCTIONS:
+                raise self.bad(tree, f"{name} is a function; put a name like it in backticks")
+            if self.strings and name in _WORDS:
+                return _value(_WORDS[name])
+        return Node("name", "any" if self.strings else "number", detail=name)
+
+    def choice(self, tree: ast.IfExp, depth: int) -> Node:
+        test = self.one("truth", tree.test, depth)
+        then = self.build(tree.body, depth)
+        other = self.one(then.kind, tree.orelse, depth)
+        kind = other.kind if then.kind == "any" else then.kind
+        return Node("if", kind, (then, test, other))
+
+    def comparison(self, tree: ast.Compare, depth: int) -> Node:
+        signs = []
+        for op, right in zip(tree.ops, tree.comparators, strict=True):
+            if type(op) not in _COMPARE:
+                raise self.bad(right, "is has no meaning here: write ==")
+            signs.append(_COMPARE[type(op)])
+        free = self.strings and set(signs) <= {"==", "!=", "in", "not in"}
+        parts = [self.one("any" if free else "number", tree.left, depth)]
+        for sign, right in zip(signs, tree.comparators, strict=True):
+            if sign in ("in", "not in"):
+                parts.append(self.listed(right, depth))
+            else:
+                parts.append(self.one("any" if free else "number", right, depth))
+        if len(signs) > 1 and any(part.kind == "list" for part in parts[:-1]):
+            raise self.bad(tree, "nothing can be compared with a list; write and")
+        return Node("compare", "truth", tuple(parts), tuple(signs))
+
+    def listed(self, tree: ast.expr, depth: int) -> Node:
+        """Return the list that ``in`` looks into."""
+        if not isinstance(tree, ast.List | ast.Tuple):
+            raise self.bad(tree, "in needs a list, such as in [1, 2]")
+        kind: Kind = "any" if self.strings else "number"
+        return Node("list", "list", self.all_of(kind, tree.elts, depth))
+
+    def call(self, tree: ast.Call, depth: int) -> Node:
+        if not isinstance(tree.func, ast.Name) or self.place(tree.func.col_offset) in self.quoted:
+            raise self.bad(tree, "only functions can be called")
+        name = tree.func.id
+        if name not in FUNCTIONS:
+            near = did_you_mean(name, FUNCTIONS) or "; a name with brackets goes in backticks"
+            raise self.bad(tree, f"unknown function {name}{near}")
+        _, least, most = FUNCTIONS[name]
+        if tree.keywords or not least <= len(tree.args) <= most:
+            count = str(least) if least == most else f"{least} or more"
+            raise self.bad(tree, f"{name} takes {count} number{'s' * (count != '1')}")
+        return Node("call", "number", self.all_of("number", tree.args, depth), name)
+
+
+def _value(value: Any) -> Node:
+    kinds: Mapping[type, Kind] = {bool: "truth", str: "text", int: "number", float: "number"}
+    return Node("value", kinds.get(type(value), "any"), detail=value)
+
+
+def _as_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:
         return math.inf
 
 
-def _evaluate(node: ast.expr, values: Mapping[str, Any], quoted: Mapping[str, str]) -> Any:
-    def of(child: ast.expr) -> Any:
-        return _evaluate(child, values, quoted)
-
-    match node:
-        case ast.Constant():
-            return node.value
-        case ast.Name():
-            name = quoted.get(node.id, node.id)
-            if name not in values:
-                raise MissingName(name, values)
-            return values[name]
-        case ast.BinOp():
-            return _BINARY[type(node.op)][1](_number(of(node.left)), _number(of(node.right)))
-        case ast.UnaryOp(op=ast.Not()):
-            return not of(node.operand)
-        case ast.UnaryOp():
-            value = _number(of(node.operand))
-            return -value if isinstance(node.op, ast.USub) else value
-        case ast.BoolOp(op=ast.And()):
-            return all(of(child) for child in node.values)
-        case ast.BoolOp():
-            return any(of(child) for child in node.values)
-        case ast.IfExp():
-            return of(node.body) if of(node.test) else of(node.orelse)
-        case ast.Compare():
-            return _compare(node, [of(child) for child in (node.left, *node.comparators)])
-        case ast.List() | ast.Tuple():
-            return [of(child) for child in node.elts]
-        case ast.Call(func=ast.Name(id=name)):
-            return _FUNCTIONS[name][0](*(_number(of(child)) for child in node.args))
-    raise ExpressionValueError(f"cannot evaluate {type(node).__name__}")
-
-
-def _compare(node: ast.Compare, values: list[Any]) -> bool:
-    pairs = zip(node.ops, values, values[1:], strict=False)
-    return all(_COMPARE[type(op)][1](left, right) for op, left, right in pairs)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, int | float):
-        return value
-    raise ExpressionValueError(f"{value!r} is no number")
-
-
-def _power(base: float, power: float) -> float:
-    if abs(power) > MAX_POWER:
-        raise ExpressionValueError(f"the power {power:g} is larger than {MAX_POWER:g}")
-    result = float(base) ** power
-    if isinstance(result, complex):
-        raise ExpressionValueError(f"{base:g} ** {power:g} is not a real number")
-    return float(result)
-
-
-def _show(node: ast.expr, quoted: Mapping[str, str]) -> str:
-    def of(child: ast.expr) -> str:
-        return _show(child, quoted)
-
-    match node:
-        case ast.Name():
-            return f"`{quoted[node.id]}`" if node.id in quoted else node.id
-        case ast.BinOp():
-            return f"({of(node.left)} {_BINARY[type(node.op)][0]} {of(node.right)})"
-        case ast.UnaryOp():
-            sign = {ast.USub: "-", ast.UAdd: "+", ast.Not: "not "}[type(node.op)]
-            return f"({sign}{of(node.operand)})"
-        case ast.BoolOp():
-            word = " and " if isinstance(node.op, ast.And) else " or "
-            return f"({word.join(of(child) for child in node.values)})"
-        case ast.IfExp():
-            return f"({of(node.body)} if {of(node.test)} else {of(node.orelse)})"
-        case ast.Compare():
-            signs = [_COMPARE[type(op)][0] for op in node.ops]
-            rest = zip(signs, node.comparators, strict=True)
-            return f"({of(node.left)} {' '.join(f'{s} {of(c)}' for s, c in rest)})"
-        case ast.List() | ast.Tuple():
-            return f"[{', '.join(of(child) for child in node.elts)}]"
-        case ast.Call(func=ast.Name(id=name)):
-            return f"{name}({', '.join(of(child) for child in node.args)})"
-        case ast.Constant():
-            return repr(node.value)
-    return ast.unparse(node)
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_LENGTH",
+    "MAX_POWER",
+    "Expression",
+    "ExpressionValueError",
+    "MissingName",
+]

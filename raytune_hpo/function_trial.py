@@ -18,7 +18,7 @@ from raytune_hpo.attempt import Attempt, Event, Function
 from raytune_hpo.reporting import TrialStopped, plain
 from raytune_hpo.trial import Failure, FailureKind
 
-_PACKAGE = str(Path(__file__).parent)
+_NOT_THE_USERS = (str(Path(__file__).parent), "<frozen importlib", importlib.__file__)
 
 
 class FunctionAttempt(Attempt):
@@ -62,6 +62,8 @@ class FunctionAttempt(Attempt):
         return Event()
 
     def _call(self) -> None:
+        if str(self.job.folder) not in sys.path:
+            sys.path.insert(0, str(self.job.folder))
         function = self.job.function or load_function(str(self.job.run))
         result = function(dict(self.assignment.config))
         metrics = _returned(result, self.job.single_metric)
@@ -128,21 +130,19 @@ def _explain(error: BaseException) -> Failure:
 
 
 def _users_part(tb: TracebackType | None) -> TracebackType | None:
-    """Skip the frames of this package at the top of a traceback."""
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    """Skip the frames of this package, and of the import system, at the top of a traceback."""
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         tb = tb.tb_next
     return tb
 
 
 @contextlib.contextmanager
 def _surroundings(env: Mapping[str, str], workdir: Path, folder: Path) -> Iterator[None]:
-    """Give the function its environment, working directory, module path and output files."""
+    """Give the function its environment, working directory and output files."""
     before = {name: os.environ.get(name) for name in env}
     cwd = Path.cwd()
     os.environ.update(env)
     os.chdir(workdir)
-    if str(workdir) not in sys.path:
-        sys.path.insert(0, str(workdir))
     try:
         with _output_to(folder / "stdout.log", 1), _output_to(folder / "stderr.log", 2):
             yield

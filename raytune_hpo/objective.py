@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
-from raytune_hpo.errors import ExpressionError, Problem, RaytuneHpoError, did_you_mean
+from raytune_hpo.errors import ExpressionError, Problem, RaytuneHpoError, SpecError, did_you_mean
 from raytune_hpo.expression import Expression, ExpressionValueError, MissingName
 from raytune_hpo.trial import FailureKind
 
@@ -38,6 +40,14 @@ class Goal:
         name: The metric's name, or the expression's text.
         target: The run may end once the value is as good as this, or None.
         at: Whether a trial's last or best report counts.
+
+    Raises:
+        SpecError: The mode is neither ``min`` nor ``max``, or the target is not finite.
+
+    Example:
+        >>> goal = Goal(Expression.parse("hits / calls"), "max", "hit rate", target=0.9)
+        >>> goal.reached(0.95)
+        True
     """
 
     expression: Expression
@@ -45,6 +55,16 @@ class Goal:
     name: str
     target: float | None = None
     at: Literal["last", "best"] = "last"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.mode not in get_args(Mode):
+            near = did_you_mean(str(self.mode), get_args(Mode))
+            problems.append(Problem("mode", f"must be min or max, not {self.mode!r}{near}"))
+        if self.target is not None and not math.isfinite(self.target):
+            problems.append(Problem("target", f"must be a finite number, not {self.target!r}"))
+        if problems:
+            raise SpecError(problems)
 
     def reached(self, value: float) -> bool:
         """Return whether the value is as good as the target; True without one."""
@@ -74,7 +94,7 @@ class Constraint:
         Raises:
             ExpressionError: It is no single comparison by ``<=``, ``<``, ``>=``, ``>`` or ``==``.
         """
-        parts = Expression.parse(text).comparison()
+        parts = Expression.parse(text, truth=True).comparison()
         if parts is None or parts[1] not in ("<=", "<", ">=", ">", "=="):
             message = (
                 "a constraint is one comparison by <=, <, >=, > or ==, such as p99_ms <= 20; "
@@ -91,9 +111,11 @@ class Constraint:
     def violation(self, values: Mapping[str, Any]) -> float:
         """Return by how much it is missed: above 0 is violated, 0 or below is met."""
         left, right = float(self.left(values)), float(self.right(values))
+        over = left - right if self.sign in ("<=", "<", "==") else right - left
         if self.sign == "==":
-            return abs(left - right)
-        over = left - right if self.sign in ("<=", "<") else right - left
+            over = abs(over)
+        if math.isinf(over) and math.isfinite(left) and math.isfinite(right):
+            over = math.copysign(sys.float_info.max, over)
         strict = self.sign in ("<", ">")
         return math.nextafter(0.0, 1.0) if strict and over == 0 else over
 
@@ -152,7 +174,7 @@ class Objective:
             BadMetric: A metric is missing or no finite number, or a formula has no value.
         """
         numbers = _numbers(self.inputs, metrics)
-        return tuple(_value(goal.expression, numbers) for goal in self.goals)
+        return tuple(_finite(g.name, g.expression, numbers) for g in self.goals)
 
     def violations(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the constraints' violations: above 0 is violated.
@@ -161,10 +183,7 @@ class Objective:
             BadMetric: As ``values`` does.
         """
         numbers = _numbers(self.constraint_inputs, metrics)
-        try:
-            return tuple(constraint.violation(numbers) for constraint in self.constraints)
-        except ExpressionValueError as error:
-            raise BadMetric(FailureKind.METRIC_NAN, f"constraint {error}") from error
+        return tuple(_finite(c.text, c.violation, numbers) for c in self.constraints)
 
     def minimized(self, values: Sequence[float]) -> tuple[float, ...]:
         """Return the values with signs turned so that lower is better."""
@@ -173,8 +192,7 @@ class Objective:
 
     def better(self, a: Sequence[float], b: Sequence[float]) -> bool:
         """Return whether ``a`` is strictly better than ``b``: it dominates, with several goals."""
-        low_a, low_b = self.minimized(a), self.minimized(b)
-        return low_a != low_b and all(x <= y for x, y in zip(low_a, low_b, strict=True))
+        return _dominates(self.minimized(a), self.minimized(b))
 
     def reached(self, values: Sequence[float]) -> bool:
         """Return whether every target is reached, and there is one."""
@@ -187,21 +205,43 @@ class Objective:
 
         Of equal ones the lowest number comes first; with one goal it is the only one returned.
         """
-        feasible = [(n, v) for n, v, violations in candidates if all(x <= 0 for x in violations)]
-        feasible.sort()
+        ranked = sorted(
+            (self.minimized(values), number)
+            for number, values, violations in candidates
+            if values and all(violation <= 0 for violation in violations)
+        )
         if not self.multi:
-            key = min(feasible, key=lambda item: (self.minimized(item[1]), item[0]), default=None)
-            return [] if key is None else [key[0]]
-        return [n for n, v in feasible if not any(self.better(w, v) for _, w in feasible)]
+            return [number for _, number in ranked[:1]]
+        # In this order no trial is dominated by a later one.
+        front: list[tuple[tuple[float, ...], int]] = []
+        for values, number in ranked:
+            if not any(_dominates(better, values) for better, _ in front):
+                front.append((values, number))
+        return sorted(number for _, number in front)
 
 
-def _value(expression: Expression, numbers: Mapping[str, float]) -> float:
+def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Return whether ``a`` is nowhere higher than ``b`` and lower somewhere."""
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _finite(
+    name: str, formula: Callable[[Mapping[str, float]], float], numbers: Mapping[str, float]
+) -> float:
+    """Return the value of a formula.
+
+    Raises:
+        BadMetric: There is none, or it is not finite.
+    """
     try:
-        value = float(expression(numbers))
+        value = float(formula(numbers))
     except ExpressionValueError as error:
-        raise BadMetric(FailureKind.METRIC_NAN, f"objective {error}") from error
-    if not math.isfinite(value):
-        raise BadMetric(FailureKind.METRIC_INFINITE, f"objective {expression.text} is {value}")
+        shown = ", ".join(f"{metric} = {number:g}" for metric, number in numbers.items())
+        raise BadMetric(FailureKind.METRIC_NAN, f"{error} (with {shown})") from error
+    if math.isnan(value):
+        raise BadMetric(FailureKind.METRIC_NAN, f"'{name}' is not a number (nan)")
+    if math.isinf(value):
+        raise BadMetric(FailureKind.METRIC_INFINITE, f"'{name}' is infinite")
     return value
 
 
@@ -216,20 +256,32 @@ def _number(name: str, metrics: Mapping[str, Any]) -> float:
             FailureKind.METRIC_MISSING,
             f"metric '{name}' was not reported; reported: {reported}{did_you_mean(name, metrics)}",
         )
-    value = metrics[name]
-    item = getattr(value, "item", None)
-    if callable(item):
-        value = item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        shown = repr(value)[:60]
+    value = _plain(metrics[name])
+    if isinstance(value, bool) or not isinstance(value, Real):
+        shown = repr(metrics[name])[:60]
         raise BadMetric(
             FailureKind.METRIC_NOT_NUMBER, f"metric '{name}' is {shown}, which is no number"
         )
-    if math.isnan(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number):
         raise BadMetric(FailureKind.METRIC_NAN, f"metric '{name}' is not a number (nan)")
-    if math.isinf(value):
+    if math.isinf(number):
         raise BadMetric(FailureKind.METRIC_INFINITE, f"metric '{name}' is infinite")
-    return float(value)
+    return number
+
+
+def _plain(value: Any) -> Any:
+    """Return the one number in an array or tensor, or the value itself."""
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return value
+    try:
+        return item()
+    except (TypeError, ValueError, RuntimeError):
+        return value
 
 
 __all__ = [

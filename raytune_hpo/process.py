@@ -38,6 +38,7 @@ class ProcessGroup:
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path
     ) -> None:
         watched, self._alive = os.pipe()
+        self._output, output = os.pipe()
         self._file = stdout.open("ab")
         try:
             with stderr.open("ab") as errors:
@@ -46,20 +47,20 @@ class ProcessGroup:
                     cwd=cwd,
                     env=dict(env),
                     stdin=watched,
-                    stdout=subprocess.PIPE,
+                    stdout=output,
                     stderr=errors,
                     start_new_session=True,
                 )
         except BaseException:
             os.close(self._alive)
+            os.close(self._output)
             self._file.close()
             raise
         finally:
             os.close(watched)
+            os.close(output)
         self._selector = selectors.DefaultSelector()
-        if self._process.stdout is not None:
-            os.set_blocking(self._process.stdout.fileno(), False)
-            self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        self._selector.register(self._output, selectors.EVENT_READ)
 
     @property
     def exit_code(self) -> int | None:
@@ -68,15 +69,13 @@ class ProcessGroup:
 
     def read(self, timeout_s: float) -> bytes | None:
         """Return some of its output; nothing after the timeout; None when there will be no more."""
-        if self._process.stdout is None or not self._selector.get_map():
+        if not self._selector.get_map():
             return None
         if not self._selector.select(timeout_s):
             return b""
-        data = self._process.stdout.read(65536)
-        if data is None:
-            return b""
+        data = os.read(self._output, 65536)
         if not data:
-            self._selector.unregister(self._process.stdout)
+            self._selector.unregister(self._output)
             return None
         self._file.write(data)
         self._file.flush()
@@ -98,8 +97,7 @@ class ProcessGroup:
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._selector.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        os.close(self._output)
         self._file.close()
 
     def _is_there(self) -> bool:

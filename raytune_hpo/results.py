@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from raytune_hpo import journal
 from raytune_hpo.errors import RunError
-from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.view import text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -205,6 +205,7 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
         scheduler=experiment.scheduler.algorithm,
         source=None if source is None else redacted(source),
         folder=str(folder),
+        cwd=str(Path.cwd()),
         environment=environment.describe(folder),
     )
     if source is not None:
@@ -331,6 +332,7 @@ def _job(run_dir: Path, experiment: Experiment, state: RunState) -> Job:
         run=run if isinstance(run, str) else tuple(run),
         function=experiment.function,
         single_metric=single,
+        folder=folder,
         workdir=workdir,
         env=experiment.resolved_env(),
         setup=experiment.setup,

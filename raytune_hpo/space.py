@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from raytune_hpo import _space_checks as checks
 from raytune_hpo.axes import (
     Axis,
     Choice,
@@ -21,17 +22,16 @@ from raytune_hpo.axes import (
     Ordinal,
     Parameter,
     Prior,
-    mass,
-    same,
 )
-from raytune_hpo.errors import ExpressionError, Problem, SpaceError, did_you_mean
-from raytune_hpo.expression import Expression
+from raytune_hpo.errors import Problem, SpaceError, did_you_mean
+from raytune_hpo.expression import Expression, ExpressionValueError
 from raytune_hpo.trial import Config
 
 Cube = npt.NDArray[np.float64]
 MOST_COMBINATIONS = 10_000
 """Conditions are tried out on no more combinations than this."""
-_LEAST_MASS = 1e-6
+_TRIED = 1000
+_ABSENT, _END = object(), object()
 
 
 class SearchSpace:
@@ -59,21 +59,21 @@ class SearchSpace:
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
-        flat = dict(_flatten(parameters))
-        problems = [p for name, one in flat.items() for p in _wrong(name, one)]
-        if not flat:
+        flat, problems = checks.flatten(parameters)
+        problems += [p for name, one in flat.items() for p in checks.wrong(name, one)]
+        if not flat and not problems:
             problems.append(Problem("", "a search space needs at least one parameter"))
-        conditions, wrong = _conditions(flat)
-        problems += wrong
+        conditions, unclear = checks.conditions(flat)
+        problems += unclear
         order = list(flat)
-        if not wrong:
-            order, wrong = _sorted(flat, conditions)
-            problems += wrong
+        if not unclear:
+            order, circles = checks.in_order(flat, conditions)
+            problems += circles
         self.parameters: dict[str, Parameter] = {name: flat[name] for name in order}
         self._conditions = conditions
         self.dimensions = [n for n, p in self.parameters.items() if not isinstance(p, Constant)]
         if not problems:
-            problems = self._never_there()
+            problems = self._unclear_conditions() or self._never_there()
         if problems:
             raise SpaceError(problems)
 
@@ -89,7 +89,7 @@ class SearchSpace:
             return True
         if any(needed not in config for needed in self._needs(condition)):
             return False
-        return bool(condition({**{word: word for word in condition.names}, **config}))
+        return _holds(condition, config)
 
     def _needs(self, condition: Expression) -> list[str]:
         return [name for name in condition.names if name in self.parameters]
@@ -102,7 +102,8 @@ class SearchSpace:
         """Return the config at a point of the unit cube.
 
         Args:
-            u: Shape (d,); clipped to [0, 1]. Places of parameters that are not there are ignored.
+            u: Shape (d,); clipped to [0, 1], and NaN counts as 0.5. Places of parameters that are
+                not there are ignored.
         """
         place = dict(zip(self.dimensions, u, strict=True))
         config: Config = {}
@@ -110,13 +111,25 @@ class SearchSpace:
             if not self.is_active(name, config):
                 continue
             if isinstance(parameter, Constant):
-                config[name] = parameter.value
+                config[name] = _own(parameter.value)
             else:
-                config[name] = parameter.decode(min(max(float(place[name]), 0.0), 1.0))
+                at = float(place[name])
+                config[name] = _own(parameter.decode(0.5 if at != at else min(max(at, 0.0), 1.0)))
         return config
 
     def encode(self, config: Mapping[str, Any]) -> Cube:
-        """Return the point of the unit cube of a config, shape (d,); NaN for what is not there."""
+        """Return the point of the unit cube of a config, shape (d,); NaN for what is not there.
+
+        Raises:
+            SpaceError: A parameter cannot have the value that it has.
+        """
+        problems = [
+            Problem(name, _no_value(config[name], axis))
+            for name, axis in self.axes.items()
+            if name in config and not axis.holds(config[name])
+        ]
+        if problems:
+            raise SpaceError(problems)
         return np.array(
             [
                 axis.encode(config[name]) if name in config else math.nan
@@ -155,7 +168,7 @@ class SearchSpace:
         if name not in config:
             return "is missing"
         if not parameter.holds(config[name]):
-            return f"{config[name]!r} is not one of its values: {describe(parameter)}"
+            return _no_value(config[name], parameter)
         return None
 
     def complete(self, partial: Mapping[str, Any], rng: np.random.Generator) -> Config:
@@ -172,9 +185,9 @@ class SearchSpace:
             if name in partial:
                 config[name] = partial[name]
             elif isinstance(parameter, Constant):
-                config[name] = parameter.value
+                config[name] = _own(parameter.value)
             else:
-                config[name] = parameter.decode(float(drawn[name]))
+                config[name] = _own(parameter.decode(float(drawn[name])))
         self.validate({**config, **partial})
         return config
 
@@ -188,51 +201,82 @@ class SearchSpace:
         Raises:
             SpaceError: The space is infinite and there is no resolution.
         """
-        self.grid_size(resolution)
-        yield from self._combinations(list(self.parameters), {}, resolution)
+        self._check_finite(resolution)
+        yield from self._combinations(list(self.parameters), resolution)
 
-    def _combinations(
-        self, names: list[str], config: Config, resolution: int | None
-    ) -> Iterator[Config]:
-        if not names:
-            yield dict(config)
-            return
-        name, *rest = names
-        parameter = self.parameters[name]
+    def _combinations(self, names: Sequence[str], resolution: int | None) -> Iterator[Config]:
+        """Yield every combination of some parameters, the last one changing fastest.
+
+        Args:
+            names: In the order of ``parameters``, with all that their conditions name.
+            resolution: As ``grid`` takes it.
+        """
+        config: Config = {}
+        rows: list[Iterator[Any]] = []  # the values that are left of each parameter but the last
+        while True:
+            while len(rows) < len(names):
+                rows.append(self._row(names[len(rows)], config, resolution))
+                self._turn(names, rows, config)
+            yield {name: _own(config[name]) for name in names if name in config}
+            while rows and not self._turn(names, rows, config):
+                rows.pop()
+            if not rows:
+                return
+
+    def _row(self, name: str, config: Config, resolution: int | None) -> Iterator[Any]:
+        """Return a parameter's values, or one stand-in when it is not there."""
         if not self.is_active(name, config):
-            yield from self._combinations(rest, config, resolution)
-            return
-        for value in _grid_values(parameter, resolution):
+            return iter((_ABSENT,))
+        return _grid_values(self.parameters[name], resolution)
+
+    def _turn(self, names: Sequence[str], rows: Sequence[Iterator[Any]], config: Config) -> bool:
+        """Give the last parameter of ``rows`` its next value; False when there is none."""
+        name = names[len(rows) - 1]
+        value = next(rows[-1], _END)
+        config.pop(name, None)
+        if value is not _ABSENT and value is not _END:
             config[name] = value
-            yield from self._combinations(rest, config, resolution)
-        del config[name]
+        return value is not _END
 
     def grid_size(self, resolution: int | None = None) -> int:
         """Return the number of combinations that ``grid`` gives.
 
-        Without conditions it is the product; with them it is counted out, up to a bound.
+        It is exact unless the parameters that conditions name have more than
+        ``MOST_COMBINATIONS`` combinations; then it is what there would be without conditions.
 
         Raises:
             SpaceError: The space is infinite and there is no resolution.
         """
+        self._check_finite(resolution)
+        sizes = {name: _grid_count(axis, resolution) for name, axis in self.axes.items()}
+        deciding = self._deciding()
+        if math.prod(sizes.get(name, 1) for name in deciding) > MOST_COMBINATIONS:
+            return math.prod(sizes.values())
+        conditional = [n for n in sizes if n in self._conditions and n not in deciding]
+        free = math.prod(
+            size for n, size in sizes.items() if n not in deciding and n not in conditional
+        )
+        return free * sum(
+            math.prod(sizes[name] for name in conditional if self.is_active(name, config))
+            for config in self._combinations(deciding, resolution)
+        )
+
+    def _deciding(self) -> list[str]:
+        """Return the parameters that conditions depend on, in order."""
+        found = {needed for name in self._conditions for needed in self._ancestors(name)}
+        return [name for name in self.parameters if name in found]
+
+    def _check_finite(self, resolution: int | None) -> None:
         endless = [n for n, axis in self.axes.items() if axis.size is None]
         if endless and resolution is None:
             problems = [Problem(n, "has infinitely many values: give it a step") for n in endless]
             raise SpaceError(problems)
-        sizes = [len(list(axis.points(resolution))) for axis in self.axes.values()]
-        product = math.prod(sizes)
-        if not self._conditions or product > MOST_COMBINATIONS * 100:
-            return product
-        return sum(1 for _ in self._combinations(list(self.parameters), {}, resolution))
 
     @property
     def cardinality(self) -> int | None:
-        """Number of configs, or None for infinitely many."""
+        """Number of configs, or None for infinitely many; exact where ``grid_size`` is."""
         if any(axis.size is None for axis in self.axes.values()):
             return None
-        product = math.prod(axis.size or 1 for axis in self.axes.values())
-        if not self._conditions or product > MOST_COMBINATIONS * 100:
-            return product
         return self.grid_size()
 
     def nested(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,6 +290,24 @@ class SearchSpace:
             place[last] = value
         return nested
 
+    def _unclear_conditions(self) -> list[Problem]:
+        """Return a problem for each condition that fails on values it can meet."""
+        problems = []
+        for name, condition in self._conditions.items():
+            for config in self._examples(self._needs(condition)):
+                try:
+                    _holds(condition, config)
+                except ExpressionValueError as error:
+                    problems.append(Problem(f"{name}.when", str(error)))
+                    break
+        return problems
+
+    def _examples(self, names: Sequence[str]) -> Iterator[Config]:
+        """Yield configs in which each parameter has each of some of its values once."""
+        values = [list(islice(_grid_values(self.parameters[n], 3), _TRIED)) for n in names]
+        for index in range(max(map(len, values), default=0)):
+            yield {n: row[index % len(row)] for n, row in zip(names, values, strict=True)}
+
     def _never_there(self) -> list[Problem]:
         """Return a problem for each parameter whose condition no combination can meet."""
         problems = []
@@ -254,7 +316,7 @@ class SearchSpace:
             sizes = [getattr(self.parameters[n], "size", 1) for n in names]
             if any(s is None for s in sizes) or math.prod(sizes) > MOST_COMBINATIONS:
                 continue
-            combinations = self._combinations(names, {}, None)
+            combinations = self._combinations(names, None)
             if not any(self.is_active(name, config) for config in combinations):
                 message = f"the condition '{self.parameters[name].when}' can never hold"
                 known = {
@@ -295,182 +357,28 @@ def _grid_values(parameter: Parameter, resolution: int | None) -> Iterator[Any]:
         yield from parameter.points(resolution)
 
 
-def _flatten(parameters: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Parameter]]:
-    for key, value in parameters.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{name}.")
-        elif isinstance(value, Float | Int | Choice | Constant):
-            yield name, value
-        else:
-            kinds = "Float, Int, Choice, Ordinal or Constant"
-            raise SpaceError([Problem(name, f"{value!r} is no parameter: use {kinds}")])
+def _grid_count(axis: Axis, resolution: int | None) -> int:
+    if resolution is None and axis.size is not None:
+        return axis.size
+    return sum(1 for _ in axis.points(resolution))
 
 
-# What can be wrong with one parameter
+def _holds(condition: Expression, config: Mapping[str, Any]) -> bool:
+    """Return whether a condition holds; a word that is no parameter stands for itself."""
+    value = condition({**{word: word for word in condition.names}, **config})
+    if not isinstance(value, bool):
+        message = f"gives {value!r} where true or false is needed"
+        raise ExpressionValueError(f"{condition.text}: {message}")
+    return value
 
 
-def _wrong(name: str, parameter: Parameter) -> Iterator[Problem]:
-    if isinstance(parameter, Choice):
-        yield from _wrong_values(name, parameter)
-    elif isinstance(parameter, Float | Int):
-        yield from _wrong_range(name, parameter)
+def _own(value: Any) -> Any:
+    """Return a value that whoever gets it may change."""
+    return [_own(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _wrong_values(name: str, parameter: Choice) -> Iterator[Problem]:
-    values = parameter.values
-    if not values:
-        yield Problem(f"{name}.values", "is empty: give at least one value")
-    for index, value in enumerate(values):
-        if any(same(value, other) for other in values[:index]):
-            yield Problem(f"{name}.values", f"{value!r} is there twice")
-        if isinstance(value, float) and not math.isfinite(value):
-            yield Problem(f"{name}.values", f"{value!r} is not finite")
-        elif not _is_json(value):
-            kinds = "texts, numbers, truth values, None and lists of them"
-            yield Problem(f"{name}.values", f"{value!r} cannot be a value: only {kinds} can")
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, dict)
-
-
-def _wrong_range(name: str, parameter: Float | Int) -> Iterator[Problem]:
-    low, high = parameter.low, parameter.high
-    number = int if isinstance(parameter, Int) else int | float
-    for field, value in (("low", low), ("high", high), ("step", parameter.step)):
-        if value is None and field == "step":
-            continue
-        if isinstance(value, bool) or not isinstance(value, number):
-            kind = "a whole number" if isinstance(parameter, Int) else "a number"
-            yield Problem(f"{name}.{field}", f"{value!r} is not {kind}")
-            return
-        if not math.isfinite(value):
-            yield Problem(f"{name}.{field}", f"{value!r} is not finite")
-            return
-    if low > high:
-        yield Problem(f"{name}.low", f"{low:g} is above the upper bound {high:g}")
-        return
-    if low == high:
-        yield Problem(f"{name}.high", f"both bounds are {low:g}: write it as a constant value")
-        return
-    if parameter.log and low <= 0:
-        yield Problem(f"{name}.low", f"{low:g} has no logarithm: log needs a bound above 0")
-        return
-    yield from _wrong_step(name, parameter)
-    yield from _wrong_prior(name, parameter)
-
-
-def _wrong_step(name: str, parameter: Float | Int) -> Iterator[Problem]:
-    step = parameter.step
-    if step is None:
-        return
-    if step <= 0:
-        yield Problem(f"{name}.step", f"{step:g} is not above 0")
-    elif step > parameter.high - parameter.low:
-        reach = parameter.high - parameter.low
-        yield Problem(f"{name}.step", f"{step:g} is larger than the whole range of {reach:g}")
-
-
-def _wrong_prior(name: str, parameter: Float | Int) -> Iterator[Problem]:
-    prior = parameter.prior
-    if prior is None:
-        return
-    if not math.isfinite(prior.mean):
-        yield Problem(f"{name}.prior", f"the mean {prior.mean} is not finite")
-    elif not (math.isfinite(prior.sd) and prior.sd > 0):
-        yield Problem(f"{name}.prior", f"the standard deviation {prior.sd:g} is not above 0")
-    elif parameter.log:
-        hint = (
-            "a lognormal prior is in the logarithm already"
-            if isinstance(prior, LogNormal)
-            else "write a lognormal prior"
-        )
-        yield Problem(f"{name}.log", f"log and prior do not go together: {hint}")
-    elif isinstance(prior, LogNormal) and parameter.high <= 0:
-        yield Problem(f"{name}.high", "a lognormal prior needs values above 0")
-    elif mass(parameter) < _LEAST_MASS:
-        bounds = f"{parameter.low:g} to {parameter.high:g}"
-        yield Problem(f"{name}.prior", f"the prior has next to no probability from {bounds}")
-
-
-# Conditions
-
-
-def _conditions(flat: Mapping[str, Parameter]) -> tuple[dict[str, Expression], list[Problem]]:
-    found: dict[str, Expression] = {}
-    problems: list[Problem] = []
-    for name, parameter in flat.items():
-        if parameter.when is None:
-            continue
-        try:
-            condition = Expression.parse(_backticked(parameter.when, flat), strings=True)
-        except ExpressionError as error:
-            first = error.problems[0]
-            problems.append(
-                Problem(f"{name}.when", first.message, column=first.column, snippet=parameter.when)
-            )
-            continue
-        found[name] = condition
-        problems += _wrong_names(name, condition, flat)
-    return found, problems
-
-
-def _backticked(text: str, flat: Mapping[str, Parameter]) -> str:
-    """Put dotted parameter names in backticks, as the expression language wants them."""
-    for name in sorted((n for n in flat if not n.isidentifier()), key=len, reverse=True):
-        if f"`{name}`" not in text:
-            text = text.replace(name, f"`{name}`")
-    return text
-
-
-def _wrong_names(
-    name: str, condition: Expression, flat: Mapping[str, Parameter]
-) -> Iterator[Problem]:
-    """Return a problem when a condition names no parameter, or words that are no value of any."""
-    needs = [n for n in condition.names if n in flat]
-    if not needs:
-        names = sorted(condition.names)
-        hint = did_you_mean(names[0], flat) if names else ""
-        yield Problem(f"{name}.when", f"names no other parameter{hint}")
-        return
-    values = {
-        str(value)
-        for needed in needs
-        for value in getattr(flat[needed], "values", (getattr(flat[needed], "value", None),))
-    }
-    for word in sorted(condition.names - set(needs) - values):
-        hint = did_you_mean(word, [*flat, *values])
-        yield Problem(f"{name}.when", f"'{word}' is neither a parameter nor a value{hint}")
-
-
-def _sorted(
-    flat: Mapping[str, Parameter], conditions: Mapping[str, Expression]
-) -> tuple[list[str], list[Problem]]:
-    """Return the names with each after those its condition needs; keeps the order otherwise."""
-    order: list[str] = []
-    left = list(flat)
-    while left:
-        ready = next(
-            (
-                name
-                for name in left
-                if name not in conditions
-                or all(n in order for n in conditions[name].names if n in flat)
-            ),
-            None,
-        )
-        if ready is None:
-            loop = [name for name in left if name in conditions]
-            message = f"the conditions of {', '.join(loop)} depend on one another in a circle"
-            return list(flat), [Problem(f"{loop[0]}.when", message)]
-        order.append(ready)
-        left.remove(ready)
-    return order, []
+def _no_value(value: Any, parameter: Parameter) -> str:
+    return f"{value!r} is not one of its values: {describe(parameter)}"
 
 
 __all__ = [

@@ -52,11 +52,12 @@ def of_header(header: Record, uri: str | None = None, experiment: str | None = N
     """
     section: dict[str, Any] = header["spec"].get("mlflow") or {}
     folder = Path(header.get("folder") or ".")
+    working = Path(header.get("cwd") or ".")
     if uri is None and section.get("uri"):
         address = _absolute(section["uri"], folder)
     else:
         given = uri or os.environ.get("MLFLOW_TRACKING_URI")
-        address = _absolute(given, Path()) if given else _absolute(f"{_SQLITE}mlflow.db", folder)
+        address = _absolute(given, Path()) if given else _absolute(f"{_SQLITE}mlflow.db", working)
     return Settings(
         uri=address,
         experiment=experiment or section.get("experiment") or str(header["name"]),

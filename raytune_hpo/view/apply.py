@@ -8,9 +8,9 @@ from typing import Literal
 
 from raytune_hpo import command
 from raytune_hpo.errors import RunError
+from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.view import text
 from raytune_hpo.view.summary import result_lines
-from raytune_hpo.state import RunState, TrialRecord
 
 Format = Literal["yaml", "json", "env", "args"]
 FORMATS: tuple[Format, ...] = ("yaml", "json", "env", "args")

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from raytune_hpo.journal import Record
-from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
+from raytune_hpo.view import text
 
 if TYPE_CHECKING:
     from raytune_hpo.view.table import LiveTable

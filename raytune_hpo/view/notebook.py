@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from math import isfinite
 
-from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.view import text
 
 _MAX_ROWS = 10
 _WIDTH, _HEIGHT, _MARGIN = 520, 160, 36

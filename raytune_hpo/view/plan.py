@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from raytune_hpo import command, doctor
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.plugins import AUTO, auto_searcher, make_scheduler, make_searcher
-from raytune_hpo.view import text
 from raytune_hpo.trial import Config
+from raytune_hpo.view import text
 
 _EXAMPLES = 3
 _GIB = 2**30

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo.view import text
-from raytune_hpo.view.importance import importances
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
+from raytune_hpo.view import text
+from raytune_hpo.view.importance import importances
 
 _MAX_FRONT = 20
 _MAX_RUNNING = 10

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raytune_hpo.view import text
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
+from raytune_hpo.view import text
 
 _MAX_ROWS = 20
 _MAX_FAILURES = 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -171,20 +173,22 @@ def test_a_second_driver_is_refused_with_who_holds_the_run(
 
 def test_a_driver_alone_on_the_machine_leaves_no_process_behind(run_folder: Path) -> None:
     """With a Ray of its own, killed by SIGKILL: all of it is gone soon after."""
-    environment = {**os.environ, "TMPDIR": str(run_folder)}
+    temporary = tempfile.mkdtemp(prefix="t-", dir="/tmp")
+    environment = {**os.environ, "TMPDIR": temporary}
     driver = start(run_folder, environment, "run", "experiment.yaml", "--trials", "3")
     path = run_folder / "raytune-results/experiment/journal.jsonl"
     wait_for(path, "report", 2)
     driver.kill()
     finish(driver)
     deadline = time.monotonic() + 30
-    while (left := _mentioning(str(run_folder))) and time.monotonic() < deadline:
+    while (left := _mentioning(temporary)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
     again = start(run_folder, environment, "resume", "experiment")
     output = finish(again)
     assert again.returncode == 0, output
     check_each_trial_finished_once(path, 3)
+    shutil.rmtree(temporary)
 
 
 def _mentioning(text: str) -> list[str]:

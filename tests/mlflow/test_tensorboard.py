@@ -42,5 +42,5 @@ def test_metrics_and_hyperparameters(run: MadeRun, tmp_path: Path) -> None:
     found = events(tmp_path / "tb" / "0000")
     assert ("loss", 0.5, 1) in found
     assert found.count(("loss", 0.25, 2)) >= 1
-    assert [tag for tag, _, _ in found if "hparams" in tag]  # type: ignore[misc]
+    assert any("hparams" in str(event) for event in found)
     assert len([e for e in found if e == ("loss", 0.5, 1)]) == 1

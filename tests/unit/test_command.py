@@ -40,6 +40,7 @@ def job(tmp_path: Path, run: Any, **more: Any) -> Job:
     options: dict[str, Any] = {
         "function": None,
         "single_metric": "loss",
+        "folder": tmp_path,
         "workdir": tmp_path,
         "env": {},
         "setup": None,

@@ -1,4 +1,4 @@
-"""The engine, on a virtual clock: what starts, what reports mean, what ends a run, what survives."""
+"""The engine on a virtual clock: what starts, what reports mean, what ends and survives a run."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def test_a_bad_metric_touches_its_own_trial_only(value: Any, kind: FailureKind) 
 
 def test_the_same_error_three_times_stops_the_run() -> None:
     def broken(config: Config) -> Steps:
-        raise ValueError(f"no such file at {config['x']}")
+        if config["x"] >= 0:
+            raise ValueError(f"no such file at {config['x']}")
         yield 0.0, {}
 
     state, _ = run(experiment(), broken)
@@ -271,9 +272,12 @@ def crash_and_resume(
     raise AssertionError(f"seed {seed}: the run does not end")
 
 
-@pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("algorithm", ["random", "sobol", "tpe"])
-def test_no_crash_repeats_or_loses_a_trial(seed: int, algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "seed"),
+    [*(("random", s) for s in range(40)), *(("sobol", s) for s in range(20))]
+    + [("tpe", s) for s in range(10)],
+)
+def test_no_crash_repeats_or_loses_a_trial(algorithm: str, seed: int) -> None:
     spec = experiment(
         trials=30,
         search={"algorithm": algorithm, "seed": 5},

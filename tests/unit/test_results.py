@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raytune_hpo.errors import JournalError, RunError
-from raytune_hpo.view.notebook import best_so_far_svg
 from raytune_hpo.results import RunResult
+from raytune_hpo.view.notebook import best_so_far_svg
 from tests.golden import made_runs
 from tests.golden.made_runs import MadeRun
 

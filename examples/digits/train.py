@@ -1,0 +1,73 @@
+"""A real classifier on real handwritten digits, as a function trial with checkpoints.
+
+Run with: raytune-hpo run examples/digits/experiment.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+
+import raytune_hpo
+
+EPOCHS = 27
+
+
+def make_model(config: dict[str, Any]) -> MLPClassifier:
+    """Return an untrained network with the config's settings."""
+    return MLPClassifier(
+        hidden_layer_sizes=(config["width"],) * config["layers"],
+        solver=config["solver"],
+        learning_rate_init=config["lr"],
+        momentum=config.get("momentum", 0.9),
+        alpha=config["alpha"],
+        batch_size=config["batch_size"],
+        random_state=0,
+    )
+
+
+def save(model: MLPClassifier, epoch: int, path: Path) -> None:
+    """Write what training needs to go on: the epoch and all weights."""
+    layers = {f"w{i}": w for i, w in enumerate(model.coefs_)}
+    biases = {f"b{i}": b for i, b in enumerate(model.intercepts_)}
+    np.savez(path, epoch=epoch, **layers, **biases)
+
+
+def load(model: MLPClassifier, path: Path) -> int:
+    """Put saved weights into a network that has the right shape; return the epoch."""
+    with np.load(path) as saved:
+        for i in range(len(model.coefs_)):
+            model.coefs_[i][:] = saved[f"w{i}"]
+            model.intercepts_[i][:] = saved[f"b{i}"]
+        return int(saved["epoch"])
+
+
+def train(config: dict[str, Any]) -> None:
+    """Train for some epochs; report accuracy and a checkpoint after each."""
+    data = load_digits()
+    x_train, x_val, y_train, y_val = train_test_split(
+        data.data / 16.0, data.target, test_size=0.3, random_state=0, stratify=data.target
+    )
+    classes = np.unique(data.target)
+    model = make_model(config)
+    first = 1
+    checkpoint = raytune_hpo.get_checkpoint()
+    if checkpoint is not None:
+        # One batch gives the network its shape; then the saved weights replace what it learnt.
+        model.partial_fit(x_train[:50], y_train[:50], classes=classes)
+        first = load(model, checkpoint / "model.npz") + 1
+    for epoch in range(first, EPOCHS + 1):
+        model.partial_fit(x_train, y_train, classes=classes)
+        path = Path("model.npz")
+        save(model, epoch, path)
+        raytune_hpo.report(
+            val_accuracy=model.score(x_val, y_val),
+            loss=model.loss_,
+            epoch=epoch,
+            checkpoint=path,
+        )
