@@ -139,10 +139,10 @@ def measure(system: str, trials: int, reports: int) -> dict[str, float]:
         SystemExit: It failed.
     """
     with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--one", system, "--trials", str(trials), "--reports", str(reports)]
         began_s = time.monotonic()
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).resolve()), "--one", system]
-            + ["--trials", str(trials), "--reports", str(reports)],
+            [sys.executable, str(Path(__file__).resolve()), *arguments],
             cwd=folder,
             capture_output=True,
             text=True,

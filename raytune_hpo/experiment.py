@@ -64,7 +64,10 @@ class Experiment(Section):
     run: running.Run = Field(
         description="The command of a trial with ${name} for parameters, or module:function."
     )
-    workdir: fields.Text | None = Field(default=None, description="Where trials start.")
+    workdir: fields.Text | None = Field(
+        default=None,
+        description="Where trials start, from the file's folder; `trial`: each in its own folder.",
+    )
     env: running.Env = Field(
         default_factory=dict,
         description="Environment variables of trials; secrets as {from_env: NAME}.",
@@ -96,7 +99,7 @@ class Experiment(Section):
         default=None, description="Trials at once; as many as fit if absent."
     )
     max_failed: fields.Natural | None = Field(
-        default=None, description="The run ends when more trials than this have failed."
+        default=None, description="So many failed trials end the run; 0 and 1 mean the first."
     )
     retries: fields.Natural = Field(
         default=0, description="Further attempts of a trial that failed."

@@ -233,7 +233,9 @@ class Metrics(Section):
             default="stdout", description="Lines name=value, JSON lines, or a file that is written."
         )
     )
-    path: fields.Text | None = Field(default=None, description="The file, from the trial's folder.")
+    path: fields.Text | None = Field(
+        default=None, description="The file, from the folder that the trial starts in."
+    )
     patterns: Annotated[
         dict[str, str],
         BeforeValidator(_patterns),

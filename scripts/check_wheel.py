@@ -1,4 +1,4 @@
-"""Build the sdist, the wheel from it, and import every module of the wheel outside the repository."""
+"""Build the sdist, the wheel from it, and import every module of it outside the repository."""
 
 from __future__ import annotations
 

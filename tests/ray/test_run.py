@@ -154,7 +154,7 @@ def test_a_stop_request_leaves_a_run_that_goes_on(folder: Path) -> None:
 
 
 def test_what_no_machine_has_is_refused_at_once() -> None:
-    with pytest.raises(InfrastructureError, match="each trial asks for .*64 GPU.*no machine here"):
+    with pytest.raises(InfrastructureError, match=r"each trial asks for .*64 GPU.*no machine here"):
         tune(squares, resources={"gpu": 64})
 
 

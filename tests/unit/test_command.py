@@ -69,7 +69,7 @@ def reports(events: list[Event]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize("form", ["${x}", "'${x}'", '"${x}"', "pre${x}post", "'a'\"${x}\""])
 def test_no_value_is_more_than_one_word(tmp_path: Path, value: str, form: str) -> None:
-    show = "import sys, json; print(json.dumps({'n': len(sys.argv)})); open('o','w').write(sys.argv[1])"
+    show = "import sys; print(f'n={len(sys.argv)}'); open('o', 'w').write(sys.argv[1])"
     (tmp_path / "show.py").write_text(show)
     events = execute(tmp_path, f"{sys.executable} show.py {form}", value)
     assert reports(events) == [{"n": 2}]
@@ -92,7 +92,8 @@ def test_other_variables_stay_the_shells(tmp_path: Path) -> None:
 
 
 def test_parameters_come_by_environment_and_file_too(tmp_path: Path) -> None:
-    run = 'echo env=$RAYTUNE_HPO_PARAM_X; grep -o "[0-9.]*" "$RAYTUNE_HPO_PARAMS_FILE" | sed s/^/file=/'
+    file = 'grep -o "[0-9.]*" "$RAYTUNE_HPO_PARAMS_FILE" | sed s/^/file=/'
+    run = f"echo env=$RAYTUNE_HPO_PARAM_X; {file}"
     assert reports(execute(tmp_path, run, 2.5)) == [{"env": 2.5}, {"file": 2.5}]
 
 
