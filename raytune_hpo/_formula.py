@@ -55,7 +55,7 @@ class Node:
 
 
 FUNCTIONS: Mapping[str, tuple[Callable[..., float], int, int]] = {
-    "abs": (abs, 1, 1),
+    "abs": (math.fabs, 1, 1),
     "exp": (math.exp, 1, 1),
     "log": (math.log, 1, 1),
     "max": (lambda *numbers: _extreme(max, numbers), 2, 99),

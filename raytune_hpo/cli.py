@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
     from raytune_hpo.results import RunResult
     from raytune_hpo.state import RunState
+    from raytune_hpo.view.apply import Format
     from raytune_hpo.view.live import LiveView
 
 EXIT_NOTHING_SUCCEEDED = 1
@@ -275,13 +276,12 @@ def stop(run: str | None) -> None:
 @click.option(
     "--format", "form", type=click.Choice(["yaml", "json", "env", "args"]), default="yaml"
 )
-def best(run: str | None, trial: int | None, form: str) -> None:
+def best(run: str | None, trial: int | None, form: Format) -> None:
     """Print the best configuration of a RUN, ready to be applied."""
-    from raytune_hpo.view.apply import FORMATS, applied, chosen_trial
+    from raytune_hpo.view.apply import applied, chosen_trial
 
     state = _result(_find(run)).state
-    chosen = next(known for known in FORMATS if known == form)
-    click.echo(applied(state, chosen_trial(state, trial), chosen), nl=False)
+    click.echo(applied(state, chosen_trial(state, trial), form), nl=False)
 
 
 @cli.group(cls=_Commands)

@@ -1,19 +1,22 @@
 """From a command with placeholders to an argument list and an environment.
 
 Values never become part of a shell's program text: in a shell command ``${name}`` is replaced by a
-reference to an environment variable that holds the value, so no value can inject anything.
+reference to an environment variable that holds the value, so no value can inject anything. Where a
+second shell would read the value again, a value that it could take for more than text is refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from raytune_hpo.errors import Problem, SpecError
+from raytune_hpo.shell import PLACEHOLDER, ShellText, is_program
 from raytune_hpo.trial import Config
 
-_PLACEHOLDER = re.compile(r"\$\$|\$\{([A-Za-z_][\w.-]*)\}")
+_HARMLESS = re.compile(r"[\w@%+=:,./-]*", re.ASCII)
 _NOT_IN_NAMES = re.compile(r"\W")
 
 
@@ -69,20 +72,53 @@ def build_argv(
         config: Flat parameter values; a placeholder of a parameter that is not there becomes empty.
         names: All parameters of the space; other ``${...}`` are left alone.
         setup: Shell line to run before; the trial fails when it fails.
+
+    Raises:
+        SpecError: A value with a meaning in the shell's language stands where a second shell reads
+            it, as in ``sh -c '... ${name}'``.
     """
     if isinstance(run, str):
-        text = shell_text(run, names)
-        if setup is not None:
-            text = f"{setup}\n[ $? -eq 0 ] || exit\n{text}"
-        return ["/bin/sh", "-c", text]
+        program = _shell(run, names)
+        _refuse(program.inner, config)
+        return [
+            "/bin/sh",
+            "-c",
+            program.text if setup is None else f"{_before(setup)}{program.text}",
+        ]
+    _refuse(_inner(run, names), config)
     argv = [_filled(element, config, names) for element in run]
     if setup is None:
         return argv
-    return ["/bin/sh", "-c", f'{setup}\n[ $? -eq 0 ] || exit\nexec "$@"', "sh", *argv]
+    return ["/bin/sh", "-c", f'{_before(setup)}exec "$@"', "sh", *argv]
+
+
+def _before(setup: str) -> str:
+    """Return program text that ends with the setup's own exit code when that fails."""
+    return f"{setup}\ncase $? in 0) ;; *) exit $? ;; esac\n"
 
 
 def _filled(text: str, config: Config, names: Sequence[str]) -> str:
-    return _PLACEHOLDER.sub(lambda m: word(config.get(m[1])) if m[1] in names else m[0], text)
+    return PLACEHOLDER.sub(lambda m: word(config.get(m[1])) if m[1] in names else m[0], text)
+
+
+def _inner(run: Sequence[str], names: Sequence[str]) -> set[str]:
+    """Return the parameters in elements that a shell among the elements reads."""
+    programs = [text for index, text in enumerate(run) if is_program(run[:index])]
+    return {m[1] for text in programs for m in PLACEHOLDER.finditer(text) if m[1] in names}
+
+
+def _refuse(inner: Iterable[str], config: Config) -> None:
+    problems = [
+        Problem(
+            "run",
+            f"the value {word(config.get(name))!r} of '{name}' would be read as a program by a "
+            f'second shell (sh -c, eval, ssh); write "${variable(name)}" there, or do without it',
+        )
+        for name in sorted(inner)
+        if not _HARMLESS.fullmatch(word(config.get(name)))
+    ]
+    if problems:
+        raise SpecError(problems)
 
 
 def shell_text(run: str, names: Sequence[str]) -> str:
@@ -94,33 +130,8 @@ def shell_text(run: str, names: Sequence[str]) -> str:
     >>> shell_text("train --lr ${lr} --dir ${HOME} 'a ${lr}'", ["lr"]).replace("RAYTUNE_HPO_", "")
     'train --lr "${VALUE_0}" --dir ${HOME} \'a \'"${VALUE_0}"\'\''
     """
-    out: list[str] = []
-    for piece, quote in _pieces(run):
-        match = _PLACEHOLDER.fullmatch(piece)
-        if match is None or match[1] not in names:
-            out.append(piece)
-            continue
-        reference = "${" + _reference(list(names).index(match[1])) + "}"
-        out.append({"": f'"{reference}"', '"': reference, "'": f"'\"{reference}\"'"}[quote])
-    return "".join(out)
+    return _shell(run, names).text
 
 
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Return the pieces of a shell program, each with the quote it stands in."""
-    quote = ""
-    index = 0
-    while index < len(text):
-        piece = _piece(text, index, quote)
-        yield piece, quote
-        if piece in ("'", '"') and quote in ("", piece):
-            quote = "" if quote else piece
-        index += len(piece)
-
-
-def _piece(text: str, index: int, quote: str) -> str:
-    """Return a placeholder, an escaped character, or one character."""
-    match = _PLACEHOLDER.match(text, index)
-    if match is not None:
-        return match[0]
-    escaped = text[index] == "\\" and quote != "'"
-    return text[index : index + 2] if escaped else text[index]
+def _shell(run: str, names: Sequence[str]) -> ShellText:
+    return ShellText(run, {name: _reference(index) for index, name in enumerate(names)})

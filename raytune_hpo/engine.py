@@ -46,6 +46,7 @@ class JournalPort(Protocol):
 
     def append(self, type: str, **fields: Any) -> Record:
         """Keep a record and return it as a reader will see it."""
+        ...
 
 
 class Clock(Protocol):
@@ -53,6 +54,7 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class _Bridge:
             env=self.ports.environment(start.trial),
         )
         trial = Trial(
-            experiment.run_identifier,
+            str(experiment.run_identifier),
             config={"assignment": asdict(assignment)},
             trial_id=f"{start.trial:05d}-{start.attempt}",
             storage=experiment.storage,
@@ -184,7 +184,7 @@ class _Search(SearchAlgorithm):  # type: ignore[misc]
         self._bridge = bridge
         self._experiment: TuneExperiment | None = None
 
-    def add_configurations(self, experiments: list[TuneExperiment]) -> None:
+    def add_configurations(self, experiments: Any) -> None:
         self._experiment = experiments[0]
         self._bridge.ports.started()
 
@@ -196,7 +196,7 @@ class _Search(SearchAlgorithm):  # type: ignore[misc]
     def is_finished(self) -> bool:
         return self._bridge.engine.finished
 
-    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+    def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:
         """Nothing to save: the journal has it."""
 
     def has_checkpoint(self, dirpath: str) -> bool:

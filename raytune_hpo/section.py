@@ -99,7 +99,7 @@ class Section(BaseModel):
         for line in lines:
             path, kind = line["loc"], line["type"]
             if kind == "findings":
-                findings += [finding.under(*path) for finding in line["ctx"]["findings"]]
+                findings += [finding.under(*path) for finding in line.get("ctx", {})["findings"]]
             elif kind == "extra_forbidden":
                 findings.append(Finding(path, cls.unknown(str(path[-1])), key=True))
             elif kind == "missing":

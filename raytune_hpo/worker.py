@@ -24,8 +24,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     _attempt: Attempt | None = None
     _stuck = False
 
-    def setup(self, config: dict[str, Any], job: Job) -> None:
-        """Take note of the first attempt."""
+    def setup(self, config: dict[str, Any], job: Job | None = None) -> None:
+        """Take note of the first attempt; ``tune.with_parameters`` hands the job over."""
+        if job is None:
+            raise ValueError("a TuneTrial needs its job: tune.with_parameters(TuneTrial, job=job)")
         self._job = job
         self._assignment = Assignment(**config["assignment"])
 

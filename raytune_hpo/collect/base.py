@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-Metrics = dict[str, Any]
+from raytune_hpo.collect.lines import MAX_LINE as MAX_LINE
 
-MAX_LINE = 64 * 1024
-"""Characters of a line that are looked at."""
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,13 @@ class MetricOptions:
         source: ``stdout`` (lines with ``name=value``, and JSON lines), ``json`` (JSON lines only)
             or ``file``.
         path: Of the file, relative to the folder that the trial starts in.
-        patterns: Regular expressions by metric name; each marks the number by its group ``value``
-            or its first group. With patterns nothing else is read.
+        patterns: Regular expressions by metric name, or a list of them; see ``PatternCollector``.
+            With patterns nothing else is read.
     """
 
     source: str = "stdout"
     path: str | None = None
-    patterns: Mapping[str, str] = field(default_factory=dict)
+    patterns: Mapping[str, str] | Sequence[str] = field(default_factory=dict)
 
 
 class Collector(Protocol):
@@ -38,9 +37,11 @@ class Collector(Protocol):
         Args:
             line: Without its newline; at most ``MAX_LINE`` characters.
         """
+        ...
 
     def finish(self) -> list[Metrics]:
         """Return what is left when the text is over."""
+        ...
 
 
 def make_collector(options: MetricOptions) -> Collector:

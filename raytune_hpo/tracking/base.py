@@ -23,10 +23,12 @@ class Tracker(Protocol):
     @property
     def applied(self) -> int:
         """Records of the journal that the store has."""
+        ...
 
     @property
     def refused(self) -> int:
         """Writes that the store did not take, and what came with them did."""
+        ...
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in records and bring them to the store, with all that waited before.

@@ -49,7 +49,8 @@ def _ped_anova(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it announces the study
     try:
-        study = optuna.create_study(directions=["minimize"] * len(state.objective.names))
+        directions = [optuna.study.StudyDirection.MINIMIZE] * len(state.objective.names)
+        study = optuna.create_study(directions=directions)
         study.add_trials([_frozen(space, trial, state) for trial in trials])
         quantile = max(_BEST_PART, _FEWEST_BEST / len(trials))
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)

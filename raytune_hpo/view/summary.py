@@ -113,7 +113,7 @@ def result_lines(state: RunState) -> list[str]:
 
 
 def _best(state: RunState, trial: TrialRecord) -> list[str]:
-    values = trial.values or ()
+    values = tuple(trial.values or [])
     lines = [f"  best       trial {trial.number}: {text.values_text(state, values)}"]
     lines += [f"             {text.config_text(trial.config)}"]
     base = text.baseline_values(state)

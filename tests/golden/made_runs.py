@@ -80,6 +80,7 @@ class MadeRun:
             scheduler=scheduler,
             source=text,
             folder="/home/ada",
+            cwd="/home/ada",
             environment={},
         )
         self.session()
