@@ -30,6 +30,8 @@ from raytune_hpo.tracking.process import TrackerProcess
 DEFAULT_STORAGE = "raytune-results"
 STOP_FILE = "stop"
 DRIVER_LOG = "driver.log"
+RUNS_AHEAD = 32
+"""MLflow runs made for trials to come at the least, so that short trials need not wait for them."""
 
 _MAY_CHANGE = frozenset(
     {
@@ -377,7 +379,10 @@ def _start_tracker(run_dir: Path, experiment: Experiment) -> TrackerProcess | No
         return None
     parallel = experiment.parallel or os.cpu_count() or 1
     return TrackerProcess(
-        run_dir, ahead=2 * parallel + 2, tensorboard=experiment.tensorboard, mlflow=mlflow
+        run_dir,
+        ahead=max(2 * parallel + 2, RUNS_AHEAD),
+        tensorboard=experiment.tensorboard,
+        mlflow=mlflow,
     )
 
 
