@@ -173,6 +173,14 @@ class Engine:
             and record.attempts[-1].number == attempt
         )
 
+    @property
+    def next_number(self) -> int | None:
+        """Number of the trial that would start next, or None when no new one is allowed."""
+        if self._waiting:
+            return self._waiting[0]
+        number, budget = len(self.state.trials), self.state.budget
+        return number if budget is None or number < budget else None
+
     def next_start(self) -> Start | None:
         """Return the trial to start now, or None while there is nothing to start."""
         if self.finished or len(self._running()) >= self.parallel or self._held():
@@ -269,9 +277,8 @@ class Engine:
         )
 
     def _new_trial(self) -> int | None:
-        number = len(self.state.trials)
-        budget = self.state.budget
-        if self._exhausted or (budget is not None and number >= budget):
+        number = self.next_number
+        if self._exhausted or number is None:
             return None
         config, origin = self._planned(number)
         if config is not None:

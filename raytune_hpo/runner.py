@@ -25,6 +25,7 @@ from ray.tune.search import SearchAlgorithm
 
 from raytune_hpo.attempt import STOP_GRACE_S, Assignment, Event, Job
 from raytune_hpo.engine import Engine, Start
+from raytune_hpo.errors import RaytuneHpoError
 from raytune_hpo.trial import Failure, FailureKind
 from raytune_hpo.worker import TuneTrial
 
@@ -64,10 +65,12 @@ class _Bridge:
         self.resources = tune.PlacementGroupFactory([resources])
         self.ports = ports
         self.live: dict[str, _Live] = {}
+        self.error: RaytuneHpoError | None = None
 
     def next_trial(self, experiment: TuneExperiment) -> Trial | None:
         """Return the next attempt as a Tune trial."""
-        if not self.ports.ready(len(self.engine.state.trials)):
+        number = self.engine.next_number
+        if number is not None and not self.ports.ready(number):
             return None
         start = self.engine.next_start()
         if start is None:
@@ -177,6 +180,16 @@ class Ports:
     started: Callable[[], None]
 
 
+@contextlib.contextmanager
+def _noting(bridge: _Bridge) -> Iterator[None]:
+    """Keep an error of our own: Tune wraps what is raised in its callbacks."""
+    try:
+        yield
+    except RaytuneHpoError as error:
+        bridge.error = error
+        raise
+
+
 class _Search(SearchAlgorithm):  # type: ignore[misc]
     """Has Tune start what the engine wants."""
 
@@ -191,7 +204,8 @@ class _Search(SearchAlgorithm):  # type: ignore[misc]
     def next_trial(self) -> Trial | None:
         if self._experiment is None:
             return None
-        return self._bridge.next_trial(self._experiment)
+        with _noting(self._bridge):
+            return self._bridge.next_trial(self._experiment)
 
     def is_finished(self) -> bool:
         return self._bridge.engine.finished
@@ -214,10 +228,12 @@ class _Schedule(TrialScheduler):  # type: ignore[misc]
         pass
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return self._bridge.on_result(trial, result)
+        with _noting(self._bridge):
+            return self._bridge.on_result(trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._bridge.on_error(trial)
+        with _noting(self._bridge):
+            self._bridge.on_error(trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._bridge.on_over(trial)
@@ -226,7 +242,8 @@ class _Schedule(TrialScheduler):  # type: ignore[misc]
         self._bridge.on_over(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        self._bridge.tick()
+        with _noting(self._bridge):
+            self._bridge.tick()
         return None
 
     def debug_string(self) -> str:
@@ -247,7 +264,18 @@ def execute(engine: Engine, job: Job, resources: dict[str, float], ports: Ports)
     bridge = _Bridge(engine, job, resources, ports)
     scratch = job.run_dir / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(min(engine.parallel, 16))}):
+    try:
+        _run_tune(bridge, job, scratch)
+    except Exception:
+        if bridge.error is not None:
+            raise bridge.error from None
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_tune(bridge: _Bridge, job: Job, scratch: Path) -> None:
+    with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(min(bridge.engine.parallel, 16))}):
         tune.run(
             tune.with_parameters(TuneTrial, job=job),
             name="run",
@@ -259,7 +287,6 @@ def execute(engine: Engine, job: Job, resources: dict[str, float], ports: Ports)
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         )
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ def schema() -> dict[str, Any]:
 
 def starter() -> str:
     """Return a commented experiment file to start with."""
-    return (resources.files("raytune_hpo") / "templates" / "experiment.yaml").read_text("utf-8")
+    return (resources.files("raytune_hpo") / "starter.yaml").read_text("utf-8")
 
 
 def redacted(text: str) -> str:

@@ -52,7 +52,7 @@ def of_header(header: Record, uri: str | None = None, experiment: str | None = N
     """
     section: dict[str, Any] = header["spec"].get("mlflow") or {}
     folder = Path(header.get("folder") or ".")
-    working = Path(header.get("cwd") or ".")
+    working = Path(header.get("cwd") or folder)
     if uri is None and section.get("uri"):
         address = _absolute(section["uri"], folder)
     else:

@@ -55,6 +55,7 @@ class MadeRun:
             scheduler="none",
             source="run: python train.py\n",
             folder=str(self.folder),
+            cwd=str(self.folder),
             environment={"user": "ada", "host": "h", "git": {"commit": "c0ffee", "dirty": False}},
         )
 

@@ -40,7 +40,7 @@ def port(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     words += ["--port", str(number), "--workers", "1"]
     words += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     words += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             words,
