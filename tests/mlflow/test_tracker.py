@@ -341,3 +341,16 @@ def test_a_store_that_was_wiped_gets_everything_again(run: MadeRun, view: View) 
     )
     assert len(keyed) == 2
     assert {found.info.status for found in keyed} == {"RUNNING", "FINISHED"}
+
+
+def test_a_run_that_the_store_has_lost_is_made_again(run: MadeRun, view: View) -> None:
+    run.header()
+    run.session()
+    run.whole_trial(0, 0.5)
+    run.track()
+    lost = view.run(0).info.run_id
+    view.client.delete_tag(lost, "raytune.trial_key")
+    assert run.track().created == 1
+    found = view.client.search_runs([view.experiment_id], f"tags.`raytune.trial_key` = '{UUID}/0'")
+    assert [(r.info.status, r.data.metrics) for r in found] == [("FINISHED", {"loss": 0.5})]
+    assert found[0].info.run_id != lost

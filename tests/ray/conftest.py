@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,9 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def driver_environment(ray_address: str) -> dict[str, str]:
     """Return the environment for a driver process that uses the tests' Ray."""
-    return {**os.environ, "RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": "token"}
+    # As in an activated environment: "python" in a command is this Python.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": "token"}
 
 
 @pytest.fixture
