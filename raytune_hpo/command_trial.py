@@ -10,8 +10,9 @@ from typing import Any
 
 from raytune_hpo import checkpoints, command, reporting
 from raytune_hpo.attempt import Attempt, Event
-from raytune_hpo.collect.base import MAX_LINE, make_collector
+from raytune_hpo.collect.base import make_collector
 from raytune_hpo.collect.file import FileSource, Tail
+from raytune_hpo.collect.lines import Lines
 from raytune_hpo.process import ProcessGroup, explain_exit
 from raytune_hpo.trial import Failure, FailureKind
 
@@ -19,8 +20,16 @@ _POLL_S = 0.1
 _AFTER_END_S = 1.0
 """Output of background processes is waited for no longer than this."""
 _TAIL_LINES = 20
+_TAIL_BYTES = 16 * 1024
+_MOST_REPORT = 16 * 1024 * 1024
+_OWN = "RAYTUNE_HPO_"
+LOGS = ("stderr.log", "stdout.log")
 PARAMS_FILE = "params.json"
 REPORT_FILE = "reports.jsonl"
+
+
+class BadReport(Exception):
+    """A line of the report file that is no report."""
 
 
 class CommandAttempt(Attempt):
@@ -29,14 +38,13 @@ class CommandAttempt(Attempt):
     def run(self) -> Event:
         """Run the command to its end and return how it ended."""
         self._prepare()
-        argv = command.build_argv(
-            self.job.run, self.assignment.config, self.job.parameters, self.job.setup
-        )
         try:
             self._process = ProcessGroup(
-                argv,
+                command.build_argv(
+                    self.job.run, self.assignment.config, self.job.parameters, self.job.setup
+                ),
                 self.workdir(),
-                {**os.environ, **self._variables()},
+                {**_outside(), **self._variables()},
                 self.folder / "stdout.log",
                 self.folder / "stderr.log",
             )
@@ -45,6 +53,9 @@ class CommandAttempt(Attempt):
         try:
             failure = self._follow()
             self._poll_files(last=True)
+        except BadReport as error:
+            self._process.end()
+            failure = Failure(FailureKind.EXCEPTION, str(error))
         finally:
             self._process.close()
         return Event(failure=failure)
@@ -55,14 +66,22 @@ class CommandAttempt(Attempt):
         params = json.dumps(self.assignment.config, indent=1)
         (self.folder / PARAMS_FILE).write_text(params + "\n")
         self._collector = make_collector(self.job.metrics)
-        self._reports = Tail(self.folder / REPORT_FILE)
+        self._starts = {name: self._begin_log(name) for name in LOGS}
+        self._reports = Tail(self.folder / REPORT_FILE, most=_MOST_REPORT)
         self._source: FileSource | None = None
         if self.job.metrics.source == "file" and self.job.metrics.path is not None:
             path = self.workdir() / self.job.metrics.path
             self._source = FileSource(path, self._collector)
         # Many programs log to stderr what a person wants to know.
         self._errors = Tail(self.folder / "stderr.log")
-        self._rest = b""
+        self._lines = Lines()
+
+    def _begin_log(self, name: str) -> int:
+        """Tell an attempt's output from that of the one before; return where it begins."""
+        with (self.folder / name).open("ab") as file:
+            if self.assignment.attempt > 1:
+                file.write(f"--- attempt {self.assignment.attempt} ---\n".encode())
+            return file.tell()
 
     def _variables(self) -> dict[str, str]:
         variables = {
@@ -88,7 +107,8 @@ class CommandAttempt(Attempt):
             if code is not None:
                 ended_s = ended_s or time.monotonic()
                 if data is None or time.monotonic() - ended_s > _AFTER_END_S:
-                    self._take(b"", last=True)
+                    self._process.end()
+                    self._read(self._lines.finish())
                     return self._verdict(code)
             elif data is None:
                 time.sleep(_POLL_S)
@@ -100,14 +120,10 @@ class CommandAttempt(Attempt):
                 self._process.end()
                 return late
 
-    def _take(self, data: bytes, *, last: bool = False) -> None:
+    def _take(self, data: bytes) -> None:
         """Have the lines of the output read."""
-        if data:
-            self.active_s = time.monotonic()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if (last and self._rest) or len(self._rest) > MAX_LINE:
-            lines, self._rest = [*lines, self._rest], b""
-        self._read([line.decode(errors="replace")[:MAX_LINE] for line in lines])
+        self.active_s = time.monotonic()
+        self._read(self._lines.feed(data))
 
     def _read(self, lines: list[str]) -> None:
         """Have lines searched for metrics, unless those come from a file."""
@@ -118,25 +134,33 @@ class CommandAttempt(Attempt):
                 self.tell(Event(metrics=metrics))
 
     def _poll_files(self, *, last: bool = False) -> None:
-        errors = self._errors.lines(last=last)
-        if errors:
+        self._read(self._errors.lines(last=last))
+        if self._errors.grew:
             self.active_s = time.monotonic()
-            self._read(errors)
         for line in self._reports.lines(last=last):
-            self._tell_report(json.loads(line))
+            self._tell_report(line)
         if self._source is not None:
             for metrics in self._source.poll(last=last):
                 self.tell(Event(metrics=metrics))
 
-    def _tell_report(self, report: dict[str, Any]) -> None:
-        """Pass on what ``report`` wrote in a script, and keep its newest checkpoints only."""
+    def _tell_report(self, line: str) -> None:
+        """Pass on a line of the report file, and keep its newest checkpoints only."""
+        metrics, reported = _report(line)
         place = None
-        if report["checkpoint"] is not None:
-            saved = Path(report["checkpoint"])
+        if reported is not None:
+            saved = self._saved(self.workdir() / reported)
             place = str(saved.relative_to(self.job.run_dir))
             # One more than asked for: the newest may not be in the journal yet.
             checkpoints.prune(self.folder, self.job.keep_checkpoints + 1, saved)
-        self.tell(Event(metrics=report["metrics"], checkpoint=place))
+        self.tell(Event(metrics=metrics, checkpoint=place))
+
+    def _saved(self, reported: Path) -> Path:
+        """Return a checkpoint in the trial's folder; ``report`` has copied it there already."""
+        if reported.parent == self.folder / checkpoints.FOLDER:
+            return reported
+        if not reported.exists():
+            raise BadReport(f"the report file names a checkpoint that is not there: {reported}")
+        return checkpoints.save(reported, self.folder)
 
     def _late(self) -> Failure | None:
         now = time.monotonic()
@@ -158,11 +182,31 @@ class CommandAttempt(Attempt):
 
     def _last_lines(self) -> str:
         """Return the end of what it wrote to stderr, or to stdout when that is empty."""
-        for name in ("stderr.log", "stdout.log"):
+        for name, start in self._starts.items():
             with (self.folder / name).open("rb") as file:
                 size = file.seek(0, 2)
-                file.seek(max(0, size - 16384))
+                file.seek(max(start, size - _TAIL_BYTES))
                 text = file.read().decode(errors="replace").strip()
             if text:
                 return "\n".join(text.splitlines()[-_TAIL_LINES:])
         return ""
+
+
+def _outside() -> dict[str, str]:
+    """Return this process's variables; those of a trial that it is part of itself stay there."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+
+
+def _report(line: str) -> tuple[dict[str, Any], str | None]:
+    """Return metrics and checkpoint of a line of the report file."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        content = {}
+    metrics = content.get("metrics")
+    if not isinstance(metrics, dict):
+        wanted = '{"metrics": {"loss": 0.1}, "checkpoint": "path or null"}'
+        raise BadReport(f"a line of the report file must be like {wanted}, not {line[:100]!r}")
+    return metrics, content.get("checkpoint")

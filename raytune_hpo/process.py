@@ -1,9 +1,11 @@
-"""A command in a process group of its own, ended whole, and never left behind."""
+"""A command in a session of its own, ended whole, and never left behind."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import time
@@ -13,15 +15,32 @@ from pathlib import Path
 STOP_GRACE_S = 5.0
 """So long a process group may go on after SIGTERM."""
 
+_LOOK_S = 0.05
+_LAST_OUTPUT_S = 1.0
+_KILL_S = 2.0
+"""A process that waits for a dead disk cannot even be killed."""
+
 # The watcher is no child of the command, but in its process group: it waits for the end of a pipe
-# that this process holds open, and kills the group when this process is gone.
-_WATCHED = (
-    'exec 3<&0; ( ( read _ <&3; kill -KILL 0 ) >/dev/null 2>&1 & ); exec "$@" </dev/null 3<&-'
-)
+# that this process holds open, and kills all when this process is gone. Programs such as timeout
+# make groups of their own, but stay in the session. Fields: state, parent, group, session.
+_WATCHED = """exec 3<&0
+( (
+  trap '' HUP INT TERM
+  read _ <&3
+  for stat in /proc/[0-9]*/stat; do
+    read -r line <"$stat" || continue
+    set -- ${line##*) }
+    [ "$4" = $$ ] && [ "$3" != $$ ] && stat=${stat%/stat} && kill -KILL "${stat##*/}"
+  done
+  kill -KILL 0
+) >/dev/null 2>&1 & )
+exec "$@" </dev/null 3<&-"""
 
 
 class ProcessGroup:
     """Runs a command; its standard output is read here and kept in a file, its stderr is in one.
+
+    All that the command starts belongs to it, but for what makes itself a session of its own.
 
     Args:
         argv: Program and arguments.
@@ -37,6 +56,7 @@ class ProcessGroup:
     def __init__(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path
     ) -> None:
+        _check_program(argv[0], cwd, env)
         watched, self._alive = os.pipe()
         self._output, output = os.pipe()
         self._file = stdout.open("ab")
@@ -59,6 +79,7 @@ class ProcessGroup:
         finally:
             os.close(watched)
             os.close(output)
+        self._killed = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._output, selectors.EVENT_READ)
 
@@ -82,51 +103,84 @@ class ProcessGroup:
         return data
 
     def end(self) -> None:
-        """End whatever is left of the group: SIGTERM, and SIGKILL after a grace."""
-        self._signal(signal.SIGTERM)
+        """End whatever is left of it: SIGTERM, and SIGKILL after a grace; keep its last output."""
         deadline = time.monotonic() + STOP_GRACE_S
-        while self._is_there() and time.monotonic() < deadline:
-            self._process.poll()
-            time.sleep(0.02)
-        self._signal(signal.SIGKILL)
-        self._process.wait()
+        members = self._left()
+        _signal(members, signal.SIGTERM)
+        while members and time.monotonic() < deadline:
+            self._drain(_LOOK_S)
+            members = self._left()
+        self._kill()
+        self._drain(_LAST_OUTPUT_S)
 
     def close(self) -> None:
-        """End the group's last processes and free all files."""
+        """Kill what is left of it and free all files."""
+        self._kill()
         os.close(self._alive)
-        self._signal(signal.SIGKILL)
-        self._process.wait()
         self._selector.close()
         os.close(self._output)
         self._file.close()
 
-    def _is_there(self) -> bool:
-        """Return whether the group has a process besides its watcher."""
-        if self._process.poll() is None:
-            return True
-        return _members(self._process.pid) > 1
+    def _drain(self, time_s: float) -> None:
+        """Keep the output of some time, or until there will be no more."""
+        deadline = time.monotonic() + time_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            if self.read(left_s) is None:
+                if not self._killed:
+                    time.sleep(left_s)
+                return
 
-    def _signal(self, number: signal.Signals) -> None:
-        # The group is gone when its last process is, the watcher included.
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
+    def _left(self) -> dict[int, int]:
+        """Return its living processes; the watcher, which outlives SIGTERM, is none alone."""
+        ended = self._process.poll() is not None
+        members = _members(self._process.pid)
+        return {} if ended and len(members) == 1 else members
+
+    def _kill(self) -> None:
+        if self._killed:
             return
+        self._killed = True
+        deadline = time.monotonic() + _KILL_S
+        # A process may start another one while the list is gone through.
+        while (members := _members(self._process.pid)) and time.monotonic() < deadline:
+            _signal(members, signal.SIGKILL)
+            time.sleep(0.001)
+        self._process.wait()
 
 
-def _members(group: int) -> int:
-    """Return how many living processes a process group has."""
-    count = 0
+def _signal(members: Mapping[int, int], number: signal.Signals) -> None:
+    """Send a signal to the process groups of some processes."""
+    for group in set(members.values()):
+        # It may have ended since.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
+def _check_program(name: str, cwd: Path, env: Mapping[str, str]) -> None:
+    """Raise OSError if a program cannot be executed."""
+    place = str(cwd / name) if "/" in name else name
+    folders = env.get("PATH", os.defpath).split(os.pathsep)
+    if shutil.which(place, path=os.pathsep.join(str(cwd / folder) for folder in folders)):
+        return
+    if "/" in name and Path(place).exists():
+        raise PermissionError(f"{name} is not executable")
+    raise FileNotFoundError(f"there is no program {name}")
+
+
+def _members(session: int) -> dict[int, int]:
+    """Return the process group of each living process of a session."""
+    found = {}
     for path in Path("/proc").iterdir():
         if not path.name.isdigit():
             continue
         try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            fields = (path / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             # It ended while we looked.
             continue
-        count += int(fields[2]) == group and fields[0] != "Z"
-    return count
+        if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+            found[int(path.name)] = int(fields[2])
+    return found
 
 
 def explain_exit(code: int) -> str:
@@ -141,7 +195,8 @@ def explain_exit(code: int) -> str:
             name = signal.Signals(number).name
         except ValueError:
             return f"exit code {code}"
-        return f"ended by signal {name}{_SIGNAL_MEANING.get(name, '')}"
+        ended = f"ended by signal {name}{_SIGNAL_MEANING.get(name, '')}"
+        return ended if code < 0 else f"exit code {code}: {ended}"
     meaning = _CODE_MEANING.get(code)
     return f"exit code {code}" + (f": {meaning}" if meaning else "")
 
