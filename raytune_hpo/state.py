@@ -236,15 +236,6 @@ class RunState:
         """Return the best finished feasible trial's number, or the Pareto front's; maybe none."""
         return list(self._best)
 
-    def best_so_far(self) -> list[int]:
-        """Return what ``best`` does, with the values of unfinished trials counted too."""
-        candidates = [
-            (number, self.trials[number].values or (), self.trials[number].violations)
-            for number in sorted({*self._best, *self.unfinished})
-            if self.trials[number].feasible
-        ]
-        return self.objective.best(candidates)
-
     def apply(self, record: Record) -> None:
         """Take in one record.
 

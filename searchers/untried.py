@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -79,9 +80,9 @@ class SequenceSearcher(UntriedSearcher):
         self._rest: Iterator[Config] | None = None
         self._next: Config | None = None
 
+    @abstractmethod
     def sequence(self) -> Iterable[Config]:
         """Return the configs in their order; the same for the same space and seed."""
-        raise NotImplementedError
 
     def propose(self, trial: int) -> Config | None:
         """Return the first config of the sequence that is not in the table."""

@@ -13,7 +13,6 @@ from raytune_hpo.view import text
 from raytune_hpo.view.summary import result_lines
 
 Format = Literal["yaml", "json", "env", "args"]
-FORMATS: tuple[Format, ...] = ("yaml", "json", "env", "args")
 
 
 def chosen_trial(state: RunState, number: int | None = None) -> TrialRecord:
