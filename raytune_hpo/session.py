@@ -226,6 +226,8 @@ class _Session:
 
     def run(self) -> None:
         """Run from the end of the journal until the engine says that it is over."""
+        # What can be wrong with it comes out before Ray is started.
+        job = _job(self.run_dir, self.experiment, journal.read(self.log.path)[0])
         self.signals = StopSignals()
         self.signals.install()
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
@@ -234,7 +236,7 @@ class _Session:
         try:
             with _quiet(self.run_dir / DRIVER_LOG):
                 connection.connect(self.run_dir / DRIVER_LOG)
-                self._drive()
+                self._drive(job)
         finally:
             connection.close()
             self.signals.restore()
@@ -242,7 +244,7 @@ class _Session:
             if warning is not None:
                 print(warning, file=sys.stderr)
 
-    def _drive(self) -> None:
+    def _drive(self, job: Job) -> None:
         from raytune_hpo import runner
 
         resources = _resources(self.experiment)
@@ -261,7 +263,7 @@ class _Session:
             stop_request=_StopRequests(self.run_dir, self.signals),
             started=self.signals.install,
         )
-        runner.execute(engine, _job(self.run_dir, self.experiment, state), resources, ports)
+        runner.execute(engine, job, resources, ports)
 
     def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> Record:
         wanted = self.limits.parallel or self.experiment.parallel or fits
@@ -316,8 +318,8 @@ class _StopRequests:
         return ("stopped", "stopped by raytune-hpo stop") if self._file.exists() else None
 
 
-def _job(run_dir: Path, experiment: Experiment, state: RunState) -> Job:
-    folder = Path(state.header["folder"])
+def _job(run_dir: Path, experiment: Experiment, header: Record) -> Job:
+    folder = Path(header["folder"])
     workdir: Path | None = folder / (experiment.workdir or "")
     if experiment.workdir == "trial":
         workdir = None
