@@ -32,7 +32,7 @@ def make_model(config: dict[str, Any]) -> MLPClassifier:
 
 
 def save(model: MLPClassifier, epoch: int, path: Path) -> None:
-    """Write what training needs to go on: the epoch and all weights."""
+    """Write the epoch and all weights; the optimizer's momentum starts anew after a resume."""
     layers = {f"w{i}": w for i, w in enumerate(model.coefs_)}
     biases = {f"b{i}": b for i, b in enumerate(model.intercepts_)}
     np.savez(path, epoch=epoch, **layers, **biases)
@@ -59,7 +59,8 @@ def train(config: dict[str, Any]) -> None:
     checkpoint = raytune_hpo.get_checkpoint()
     if checkpoint is not None:
         # One batch gives the network its shape; then the saved weights replace what it learnt.
-        model.partial_fit(x_train[:50], y_train[:50], classes=classes)
+        batch = slice(config["batch_size"])
+        model.partial_fit(x_train[batch], y_train[batch], classes=classes)
         first = load(model, checkpoint / "model.npz") + 1
     for epoch in range(first, EPOCHS + 1):
         model.partial_fit(x_train, y_train, classes=classes)

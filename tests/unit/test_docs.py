@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 
+import raytune_hpo
 from raytune_hpo import spec
+from raytune_hpo.experiment import Experiment
 from raytune_hpo.objective import Objective
-from raytune_hpo.space import SearchSpace
+from raytune_hpo.schedulers.base import Decision
+from raytune_hpo.simulate import Simulation
+from raytune_hpo.space import Float, SearchSpace
+from raytune_hpo.testing.schedulers import SchedulerContract
 from raytune_hpo.testing.searchers import SearcherContract
+from raytune_hpo.trial import Result
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -50,12 +56,12 @@ def test_the_reference_is_current() -> None:
     assert done.returncode == 0
 
 
-def _hill_climber() -> Any:
-    """Return the searcher that the how-to shows."""
-    ((_, text),) = blocks("python searcher")
+def _shown(kind: str, name: str) -> Any:
+    """Return the plug-in that the how-to shows."""
+    ((_, text),) = blocks(f"python {kind}")
     names: dict[str, Any] = {}
     exec(text, names)  # noqa: S102 (our own document)
-    return names["HillClimber"]
+    return names[name]
 
 
 class TestSearcherOfTheHowTo(SearcherContract):
@@ -64,4 +70,61 @@ class TestSearcherOfTheHowTo(SearcherContract):
     exhausts = False
 
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Any:
-        return _hill_climber()(space, objective, seed)
+        return _shown("searcher", "HillClimber")(space, objective, seed)
+
+
+class TestSchedulerOfTheHowTo(SchedulerContract):
+    """What the how-to shows passes the contract."""
+
+    def make(self, objective: Objective) -> Any:
+        return _shown("scheduler", "BelowMedian")(objective)
+
+    def test_it_stops_what_is_worse_than_most(self) -> None:
+        scheduler = self.make(Objective.of("loss"))
+        for trial in range(4):
+            scheduler.on_result(Result(trial, 5, (float(trial),)))
+        assert scheduler.on_result(Result(4, 4, (9.0,))) is Decision.CONTINUE
+        assert scheduler.on_result(Result(4, 5, (9.0,))) is Decision.STOP
+        assert scheduler.on_result(Result(5, 5, (0.5,))) is Decision.CONTINUE
+
+
+def test_the_collector_of_the_how_to() -> None:
+    collector = _shown("collector", "TableCollector")()
+    assert collector.feed("epoch loss") == []
+    assert collector.feed("1 0.5") == [{"epoch": 1.0, "loss": 0.5}]
+    assert collector.finish() == []
+
+
+def test_the_tracker_of_the_how_to(tmp_path: Path) -> None:
+    experiment = Experiment.from_python("noop", {"x": Float(0, 1)}, metric="loss", trials=2)
+    simulation = Simulation(experiment, lambda config: [(1.0, {"loss": 0.5})])
+    simulation.run()
+    tracker = _shown("tracker", "LineTracker")(tmp_path / "lines")
+    tracker.apply(simulation.journal.records)
+    tracker.end()
+    tracker.close()
+    assert tracker.applied == len(simulation.journal.records)
+    assert (tmp_path / "lines").read_text() == "0 completed (0.5,)\n1 completed (0.5,)\n"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_api_page_runs(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    found = blocks("python run")
+    assert len(found) == 3
+    page, text = found[number]
+    exec(compile(text, page, "exec"), {})  # noqa: S102 (our own document)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("language", ["python", r"python \w+"])
+def test_every_python_block_is_python(language: str) -> None:
+    found = blocks(language)
+    assert found
+    for page, text in found:
+        compile(text, page, "exec")
+
+
+def test_the_api_page_names_every_public_name() -> None:
+    text = (ROOT / "docs" / "python-api.md").read_text()
+    absent = [name for name in raytune_hpo.__all__ if not re.search(rf"\b{name}\b", text)]
+    assert not absent
