@@ -17,6 +17,8 @@ from raytune_hpo.cluster.local import LocalRay
 def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Connect this process to a Ray of its own and return its address for other processes."""
     connection = LocalRay()
+    # As in an activated environment: "python" in a command is this Python. Workers have Ray's PATH.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         connection.connect(tmp_path_factory.mktemp("ray") / "driver.log")
@@ -29,9 +31,7 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def driver_environment(ray_address: str) -> dict[str, str]:
     """Return the environment for a driver process that uses the tests' Ray."""
-    # As in an activated environment: "python" in a command is this Python.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": "token"}
+    return {**os.environ, "RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": "token"}
 
 
 @pytest.fixture
