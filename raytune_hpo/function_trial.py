@@ -15,6 +15,7 @@ from typing import Any
 
 from raytune_hpo import checkpoints, reporting
 from raytune_hpo.attempt import Attempt, Event, Function
+from raytune_hpo.redirect import output_to
 from raytune_hpo.reporting import TrialStopped, plain
 from raytune_hpo.trial import Failure, FailureKind
 
@@ -144,7 +145,7 @@ def _surroundings(env: Mapping[str, str], workdir: Path, folder: Path) -> Iterat
     os.environ.update(env)
     os.chdir(workdir)
     try:
-        with _output_to(folder / "stdout.log", 1), _output_to(folder / "stderr.log", 2):
+        with output_to(folder / "stdout.log", 1), output_to(folder / "stderr.log", 2):
             yield
     finally:
         os.chdir(cwd)
@@ -153,20 +154,3 @@ def _surroundings(env: Mapping[str, str], workdir: Path, folder: Path) -> Iterat
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _output_to(path: Path, fd: int) -> Iterator[None]:
-    """Send what the process writes to a file descriptor to a file, C code's output too."""
-    stream = sys.stdout if fd == 1 else sys.stderr
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    stream.flush()
-    saved = os.dup(fd)
-    os.dup2(target, fd)
-    os.close(target)
-    try:
-        yield
-    finally:
-        stream.flush()
-        os.dup2(saved, fd)
-        os.close(saved)

@@ -22,6 +22,7 @@ from raytune_hpo.errors import InfrastructureError, Problem, RunError, RunExists
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Journal, Record
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
+from raytune_hpo.redirect import output_to
 from raytune_hpo.signals import StopSignals
 from raytune_hpo.spec import redacted
 from raytune_hpo.state import VERSION, RunState
@@ -234,7 +235,8 @@ class _Session:
         connection = LocalRay()
         self.tracker = _start_tracker(self.run_dir, self.experiment)
         try:
-            with _quiet(self.run_dir / DRIVER_LOG):
+            # C++ code of Ray's writes to stderr past all logging.
+            with output_to(self.run_dir / DRIVER_LOG, 2):
                 connection.connect(self.run_dir / DRIVER_LOG)
                 self._drive(job)
         finally:
@@ -386,22 +388,6 @@ def _start_tracker(run_dir: Path, experiment: Experiment) -> TrackerProcess | No
         tensorboard=experiment.tensorboard,
         mlflow=mlflow,
     )
-
-
-@contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Send what C++ code writes to stderr to a file while Ray is at work."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(target, 2)
-    os.close(target)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _shown(run_dir: Path) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raytune_hpo import journal, lock
 from raytune_hpo.errors import InfrastructureError, RunError
+from raytune_hpo.redirect import output_to
 from raytune_hpo.tracking import memory, store
 from raytune_hpo.tracking.base import Unreachable
 from raytune_hpo.tracking.feed import Reader
@@ -40,7 +37,13 @@ def sync(run_dir: Path, uri: str | None = None, experiment: str | None = None) -
     path = run_dir / journal.FILE_NAME
     if not path.exists():
         raise RunError(f"{run_dir}: there is no run here (no {journal.FILE_NAME})")
-    with memory.exclusive(run_dir, _PATIENCE_S), _quiet(run_dir / LOG_NAME), store.environment():
+    log = run_dir / LOG_NAME
+    with (
+        memory.exclusive(run_dir, _PATIENCE_S),
+        output_to(log, 1),
+        output_to(log, 2),
+        store.environment(),
+    ):
         return _sync(run_dir, Reader(path), uri, experiment)
 
 
@@ -73,23 +76,3 @@ def _report(run_dir: Path, tracker: MlflowTracker, records: int) -> str:
     if not tracker.refused:
         return text
     return f"{text}; {tracker.refused} writes refused, such as: {tracker.last_refusal}"
-
-
-@contextlib.contextmanager
-def _quiet(path: Path) -> Iterator[None]:
-    """Send what MLflow prints to a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    os.close(target)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, copy in enumerate(saved, start=1):
-            os.dup2(copy, number)
-            os.close(copy)
