@@ -192,7 +192,7 @@ class Attempt(ABC):
         """Return the variables that every trial gets on top of its process's own."""
         return {
             reporting.TRIAL_ENV: str(self.trial),
-            "RAYTUNE_HPO_ATTEMPT": str(self.assignment.attempt),
+            reporting.ATTEMPT_ENV: str(self.assignment.attempt),
             reporting.TRIAL_DIR_ENV: str(self.folder),
             "RAYTUNE_HPO_FOLDER": str(self.job.folder),
             **self.job.env,

@@ -2,44 +2,80 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
 FOLDER = "checkpoints"
+_NAME = re.compile(r"\d{3,}-\d{6,}")
 
 
-def save(source: Path, trial_dir: Path) -> Path:
-    """Copy a file or folder to a new numbered folder and return that folder.
+def save(source: Path, trial_dir: Path, attempt: int) -> Path:
+    """Copy a file or folder to a new numbered folder, bring it to disk, and return that folder.
 
-    The folder appears under its name only when it is complete.
+    The folder appears under its name only when it is complete. Each attempt has names of its own,
+    so that one which outlives its driver cannot touch what its successor saves.
 
     Args:
         source: What the trial reported as its checkpoint.
         trial_dir: Folder of the trial in the run directory.
+        attempt: Number of the attempt that saves it, from 1.
     """
     folder = trial_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    number = max((int(path.name) for path in _numbered(folder)), default=0) + 1
-    target = folder / f"{number:06d}"
-    draft = folder / f"{number:06d}.part"
+    own = [path for path in _numbered(folder) if _key(path)[0] == attempt]
+    number = 1 + (_key(own[-1])[1] if own else 0)
+    target = folder / f"{attempt:03d}-{number:06d}"
+    draft = target.with_suffix(".part")
     shutil.rmtree(draft, ignore_errors=True)
     if source.is_dir():
         shutil.copytree(source, draft)
     else:
         draft.mkdir()
         shutil.copy2(source, draft / source.name)
+    _sync_tree(draft)
     draft.rename(target)
+    sync(folder)
     return target
 
 
 def prune(trial_dir: Path, keep: int, newest: Path) -> None:
     """Delete all but the ``keep`` newest checkpoints up to ``newest``."""
-    older = [path for path in _numbered(trial_dir / FOLDER) if path.name <= newest.name]
+    older = [path for path in _numbered(trial_dir / FOLDER) if _key(path) <= _key(newest)]
     for path in older[: max(0, len(older) - keep)]:
         shutil.rmtree(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or the entries of a folder to disk.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            path = Path(parent, name)
+            if path.is_file():
+                sync(path)
+        sync(Path(parent))
 
 
 def _numbered(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.isdigit())
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_key)
+
+
+def _key(path: Path) -> tuple[int, int]:
+    attempt, _, number = path.name.partition("-")
+    return int(attempt), int(number)
+

@@ -160,7 +160,7 @@ class CommandAttempt(Attempt):
             return reported
         if not reported.exists():
             raise BadReport(f"the report file names a checkpoint that is not there: {reported}")
-        return checkpoints.save(reported, self.folder)
+        return checkpoints.save(reported, self.folder, self.assignment.attempt)
 
     def _late(self) -> Failure | None:
         now = time.monotonic()

@@ -27,8 +27,8 @@ SAME_ERROR_LIMIT = 3
 """So many first trials failing with the same error end the run."""
 FIRST_TRIAL_HOLD_S = 10.0
 """Other trials wait at most this long for the first one to show that the metric exists."""
-NEVER_BEGUN_LIMIT = 3
-"""Attempts of a trial that may be lost before they began, without being charged."""
+LOST_LIMIT = 3
+"""Attempts of a trial that may be lost before they began, or with their machine, uncharged."""
 
 _RESUMABLE = frozenset({"interrupted", "stopped", "time_limit", "infrastructure", "max_failed"})
 """Reasons after which trials that still ran may go on in a later session."""
@@ -86,6 +86,8 @@ class Engine:
         clock: Gives monotonic seconds.
         listener: Called with each record after it was journaled.
         time_limit_s: Of this session, from now on, or None.
+        has_checkpoint: Whether a checkpoint, given by its path relative to the run directory, can
+            still be gone on from; the newest such one is.
 
     Attributes:
         state: What the journal says.
@@ -103,6 +105,7 @@ class Engine:
         *,
         listener: Callable[[Record], None] = lambda record: None,
         time_limit_s: float | None = None,
+        has_checkpoint: Callable[[str], bool] = lambda path: True,
     ) -> None:
         self.experiment = experiment
         self.state = RunState()
@@ -112,9 +115,9 @@ class Engine:
         self._clock = clock
         self._listener = listener
         self._time_limit_s = time_limit_s
+        self._has_checkpoint = has_checkpoint
         self._began_s = clock.monotonic()
         self._first_start_s: float | None = None
-        self._never_begun: dict[int, int] = {}
         self._exhausted = False
         self._waiting: list[int] = []
         last_decisions = self._replay(records)
@@ -193,10 +196,12 @@ class Engine:
             return None
         return self._start(self.state.trials[number])
 
-    def on_begin(self, trial: int, attempt: int, node: str | None = None) -> None:
-        """Take note that an attempt really runs, and on which machine."""
+    def on_begin(
+        self, trial: int, attempt: int, node: str | None = None, pid: int | None = None
+    ) -> None:
+        """Take note that an attempt really runs, on which machine and in which process."""
         if self.is_current(trial, attempt):
-            self._emit("begin", trial=trial, attempt=attempt, node=node)
+            self._emit("begin", trial=trial, attempt=attempt, node=node, pid=pid)
 
     def on_report(
         self, trial: int, attempt: int, metrics: Mapping[str, Any], checkpoint: str | None = None
@@ -304,10 +309,12 @@ class Engine:
         attempt = len(trial.attempts) + 1
         if self._waiting and self._waiting[0] == trial.number:
             self._waiting.pop(0)
-        self._emit("start", trial=trial.number, attempt=attempt, checkpoint=trial.checkpoint)
+        there = (path for path in reversed(trial.checkpoints) if self._has_checkpoint(path))
+        checkpoint = next(there, None)
+        self._emit("start", trial=trial.number, attempt=attempt, checkpoint=checkpoint)
         if self._first_start_s is None:
             self._first_start_s = self._clock.monotonic()
-        return Start(trial.number, attempt, dict(trial.config), trial.checkpoint)
+        return Start(trial.number, attempt, dict(trial.config), checkpoint)
 
     # Reports
 
@@ -405,10 +412,9 @@ class Engine:
         )
 
     def _failed(self, trial: TrialRecord, failure: Failure) -> None:
-        lost = failure.kind is FailureKind.WORKER_DIED and not trial.attempts[-1].begun
-        if lost:
-            self._never_begun[trial.number] = self._never_begun.get(trial.number, 0) + 1
-        charged = not lost or self._never_begun[trial.number] > NEVER_BEGUN_LIMIT
+        never_begun = failure.kind is FailureKind.WORKER_DIED and not trial.attempts[-1].begun
+        lost = never_begun or failure.kind is FailureKind.NODE_LOST
+        charged = not lost or trial.lost >= LOST_LIMIT
         failures = trial.failures_charged + charged
         again = failure.kind.retryable and failures <= self.experiment.retries
         state = TrialState.PENDING if again or not charged else TrialState.FAILED

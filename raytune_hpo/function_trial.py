@@ -39,7 +39,9 @@ class FunctionAttempt(Attempt):
         """Hand a report over; see ``reporting.Session``."""
         if self.stopping.is_set():
             raise TrialStopped
-        saved = None if checkpoint is None else checkpoints.save(checkpoint, self.folder)
+        saved = None
+        if checkpoint is not None:
+            saved = checkpoints.save(checkpoint, self.folder, self.assignment.attempt)
         place = None if saved is None else str(saved.relative_to(self.job.run_dir))
         self.tell(Event(metrics=metrics, checkpoint=place))
         self.acknowledged.acquire()

@@ -19,6 +19,7 @@ REPORT_FILE_ENV = "RAYTUNE_HPO_REPORT_FILE"
 CHECKPOINT_ENV = "RAYTUNE_HPO_CHECKPOINT"
 TRIAL_DIR_ENV = "RAYTUNE_HPO_TRIAL_DIR"
 TRIAL_ENV = "RAYTUNE_HPO_TRIAL"
+ATTEMPT_ENV = "RAYTUNE_HPO_ATTEMPT"
 
 
 class TrialStopped(BaseException):
@@ -122,7 +123,8 @@ def _append(path: Path, values: dict[str, Any], checkpoint: Path | None) -> None
     """Report from a script that is run as a command; its checkpoint is copied right away."""
     saved = None
     if checkpoint is not None:
-        saved = str(checkpoints.save(checkpoint, Path(os.environ[TRIAL_DIR_ENV])))
+        folder, attempt = Path(os.environ[TRIAL_DIR_ENV]), int(os.environ[ATTEMPT_ENV])
+        saved = str(checkpoints.save(checkpoint, folder, attempt))
     line = {"metrics": values, "checkpoint": saved}
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")

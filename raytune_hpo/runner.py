@@ -98,7 +98,8 @@ class _Bridge:
         live.heard_s = time.monotonic()
         if live.began_s is None:
             live.began_s = live.heard_s
-            self.engine.on_begin(live.start.trial, live.start.attempt, result.get("hostname"))
+            node, pid = result.get("hostname"), result.get("pid")
+            self.engine.on_begin(live.start.trial, live.start.attempt, node, pid)
         stuck = False
         for data in result["events"]:
             event = _event(data)

@@ -28,7 +28,8 @@ class Attempt:
         ended_t: Unix time in seconds, or None while it runs.
         failure: Why it failed, or None.
         begun: Whether it ever ran, and not only waited for its worker.
-        node: Where it ran, when known.
+        node: Machine that it ran on, when known.
+        pid: Process that it ran in there, when known.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Attempt:
     failure: Failure | None = None
     begun: bool = False
     node: str | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ class TrialRecord:
         metrics: The latest value of every metric reported.
         values: The objective's values that count, one an objective, or None.
         violations: One number a constraint; above 0 is violated.
-        checkpoint: Path of the latest checkpoint, relative to the run directory, or None.
-        checkpoint_step: The step at which it was made; a later attempt counts on from it.
+        checkpoints: Checkpoints by path relative to the run directory, oldest first, with the step
+            at which each was made; a later attempt counts on from it.
         failures_charged: Failed attempts that count against ``retries``.
+        lost: Attempts that were lost by no fault of the trial's.
         reports: Every report, when the state was built with ``keep_reports``.
     """
 
@@ -77,11 +80,16 @@ class TrialRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     values: tuple[float, ...] | None = None
     violations: tuple[float, ...] = ()
-    checkpoint: str | None = None
-    checkpoint_step: int = 0
+    checkpoints: dict[str, int] = field(default_factory=dict)
     failure: Failure | None = None
     failures_charged: int = 0
+    lost: int = 0
     reports: list[Report] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Path of the latest checkpoint, relative to the run directory, or None."""
+        return next(reversed(self.checkpoints), None)
 
     @property
     def started_t(self) -> float | None:
@@ -281,11 +289,12 @@ class RunState:
         trial = self.trials[record["trial"]]
         trial.state = TrialState.RUNNING
         trial.attempts.append(Attempt(record["attempt"], len(self.sessions), record["t"]))
-        trial.step = 0 if record["checkpoint"] is None else trial.checkpoint_step
+        trial.step = 0 if record["checkpoint"] is None else trial.checkpoints[record["checkpoint"]]
 
     def _begin(self, record: Record) -> None:
         attempt = self.trials[record["trial"]].attempts[-1]
-        attempt.begun, attempt.started_t, attempt.node = True, record["t"], record["node"]
+        attempt.begun, attempt.started_t = True, record["t"]
+        attempt.node, attempt.pid = record["node"], record["pid"]
 
     def _report(self, record: Record) -> None:
         trial = self.trials[record["trial"]]
@@ -293,7 +302,10 @@ class RunState:
         values = None if record["values"] is None else tuple(record["values"])
         trial.step = record["step"]
         if record["checkpoint"] is not None:
-            trial.checkpoint, trial.checkpoint_step = record["checkpoint"], trial.step
+            trial.checkpoints[record["checkpoint"]] = trial.step
+            # Older ones have been deleted; one more is kept, as the trial's side does.
+            while len(trial.checkpoints) > self.experiment.checkpoint.keep + 1:
+                del trial.checkpoints[next(iter(trial.checkpoints))]
         if values is not None:
             self._take_values(trial, values, tuple(record["violations"]))
         if self._keep_reports:
@@ -323,6 +335,7 @@ class RunState:
             exit_code=failure["exit_code"],
         )
         trial.failures_charged += bool(record["charged"])
+        trial.lost += failure is not None and not record["charged"]
         attempt = trial.attempts[-1]
         # An attempt of a driver that died ended when that driver was last heard of.
         lost = attempt.session < len(self.sessions)

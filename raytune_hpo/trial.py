@@ -46,6 +46,8 @@ class FailureKind(StrEnum):
     METRIC_INFINITE = "metric_infinite"
     METRIC_NOT_NUMBER = "metric_not_number"
     WORKER_DIED = "worker_died"
+    NODE_LOST = "node_lost"
+    """The machine that it ran on went away."""
     NOT_STARTED = "not_started"
     """The command or function could not even be started."""
 
@@ -63,6 +65,7 @@ _RETRYABLE = frozenset(
         FailureKind.TIME_LIMIT,
         FailureKind.SILENT,
         FailureKind.WORKER_DIED,
+        FailureKind.NODE_LOST,
     }
 )
 

@@ -42,7 +42,7 @@ class Trial:
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         assert checkpoint is not None
         self.metrics.append(metrics)
-        self.checkpoint = checkpoints.save(checkpoint, self.folder)
+        self.checkpoint = checkpoints.save(checkpoint, self.folder, attempt=1)
         if len(self.metrics) == self.left:
             raise reporting.TrialStopped
 
