@@ -29,7 +29,13 @@ class Launcher(Protocol):
 
 
 class Connection(Protocol):
-    """A way to a Ray that the driver of a run can use."""
+    """A way to a Ray that the driver of a run can use.
+
+    Attributes:
+        patience_s: So long it may not answer before it counts as gone for good.
+    """
+
+    patience_s: float
 
     def connect(self, log: Path) -> None:
         """Connect this process to Ray, starting one where there is none."""

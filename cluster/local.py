@@ -14,8 +14,10 @@ from pathlib import Path
 from raytune_hpo.errors import InfrastructureError
 
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
-START_TRIES = 3
+START_TRIES = 4
 """Ray's start has two hard limits (30 s and 15 s) that a loaded machine misses now and then."""
+RETRY_WAIT_S = 2.0
+"""Before the second try; it doubles for each further one."""
 
 
 class LocalRay:
@@ -29,6 +31,8 @@ class LocalRay:
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._connected = False
+        # One that was started here never comes back; a cluster's head may be restarted.
+        self.patience_s = 30.0 if os.environ.get("RAY_ADDRESS") else 3.0
 
     def connect(self, log: Path) -> None:
         """Connect this process to Ray.
@@ -65,7 +69,7 @@ class LocalRay:
                         "when less is running"
                     ) from error
                 logging.getLogger("ray").warning("Ray did not start, trying again: %s", error)
-                time.sleep(2.0)
+                time.sleep(RETRY_WAIT_S * 2 ** (START_TRIES - 1 - left))
             else:
                 return
 

@@ -12,7 +12,14 @@ from raytune_hpo import journal
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.objective import Mode
 from raytune_hpo.results import RunResult
-from raytune_hpo.session import Limits, Listener, resume_run, run_dir_of, run_experiment
+from raytune_hpo.session import (
+    Limits,
+    Listener,
+    Surroundings,
+    resume_run,
+    run_dir_of,
+    run_experiment,
+)
 from raytune_hpo.view.live import LiveView
 
 _STEM_LENGTH = 56
@@ -63,15 +70,15 @@ def run(
         experiment = experiment.with_function(run) if callable(run) else experiment
     run_dir = run_dir_of(experiment, Path.cwd())
     with _view(run_dir, quiet) as view:
-        if resume and (run_dir / journal.FILE_NAME).exists():
+        if resume and journal.exists(run_dir):
             resume_run(
                 run_dir,
                 limits=Limits(trials=experiment.trials, parallel=experiment.parallel),
                 function=experiment.function,
-                on_records=view,
+                surroundings=Surroundings(view),
             )
         else:
-            run_experiment(experiment, on_records=view)
+            run_experiment(experiment, surroundings=Surroundings(view))
     return RunResult.load(run_dir)
 
 

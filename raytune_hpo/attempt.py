@@ -6,6 +6,7 @@ No Ray in here: whoever holds an ``Attempt`` asks it for events and passes them 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -23,6 +24,7 @@ Function = Callable[[dict[str, Any]], Any]
 
 STOP_GRACE_S = 10.0
 """So long an attempt may go on after it was told to stop, before its process is ended."""
+_PROBE_BYTES = 64 * 1024
 _MOST_EVENTS = 256
 """Events handed over at once at the most."""
 
@@ -126,7 +128,6 @@ class Attempt(ABC):
         self.assignment = assignment
         self.trial = assignment.trial
         self.folder = trial_dir(job.run_dir, assignment.trial)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.stopping = threading.Event()
         self.acknowledged = threading.Semaphore(0)
         self.began_s = self.active_s = time.monotonic()
@@ -170,11 +171,15 @@ class Attempt(ABC):
 
     def _guarded(self) -> None:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             end = self.run()
         except BaseException as error:
             end = Event(
                 failure=Failure(FailureKind.NOT_STARTED, f"{type(error).__name__}: {error}")
             )
+        trouble = None if end.failure is None else storage_trouble(self.folder)
+        if trouble is not None:
+            end = Event(failure=Failure(FailureKind.STORAGE, trouble))
         self.tell(end)
 
     def _drain(self, timeout_s: float) -> list[Event]:
@@ -206,6 +211,23 @@ class Attempt(ABC):
         own = self.folder / "work"
         own.mkdir(exist_ok=True)
         return own
+
+
+def storage_trouble(folder: Path) -> str | None:
+    """Return why nothing can be written to a folder of the run, in one sentence, or None."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        return f"{folder} cannot be written: {error.strerror}"
+    return None
 
 
 def begin(job: Job, assignment: Assignment) -> Attempt:

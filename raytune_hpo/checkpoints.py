@@ -7,6 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+from raytune_hpo import failpoints
+
 FOLDER = "checkpoints"
 _NAME = re.compile(r"\d{3,}-\d{6,}")
 
@@ -35,8 +37,10 @@ def save(source: Path, trial_dir: Path, attempt: int) -> Path:
         draft.mkdir()
         shutil.copy2(source, draft / source.name)
     _sync_tree(draft)
+    failpoints.reach("checkpoint.draft")
     draft.rename(target)
     sync(folder)
+    failpoints.reach("checkpoint.saved")
     return target
 
 
@@ -78,4 +82,3 @@ def _numbered(folder: Path) -> list[Path]:
 def _key(path: Path) -> tuple[int, int]:
     attempt, _, number = path.name.partition("-")
     return int(attempt), int(number)
-

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from raytune_hpo import exits
 from raytune_hpo.errors import (
     InfrastructureError,
     JournalError,
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from raytune_hpo.state import RunState
     from raytune_hpo.view.apply import Format
     from raytune_hpo.view.live import LiveView
-
-EXIT_NOTHING_SUCCEEDED = 1
-EXIT_SPEC = 2
-EXIT_INFRASTRUCTURE = 3
-EXIT_INTERRUPTED = 130
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _RUN = click.argument("run", required=False)
@@ -54,12 +50,12 @@ class _Commands(click.Group):
         except RaytuneHpoError as error:
             raise _Failure(str(error), _exit_code(error)) from error
         except KeyboardInterrupt:
-            raise _Failure("interrupted", EXIT_INTERRUPTED) from None
+            raise _Failure("interrupted", exits.INTERRUPTED) from None
 
 
 def _exit_code(error: RaytuneHpoError) -> int:
     surroundings = isinstance(error, InfrastructureError | JournalError | RunLockedError)
-    return EXIT_INFRASTRUCTURE if surroundings else EXIT_SPEC
+    return exits.INFRASTRUCTURE if surroundings else exits.SPEC
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,9 +91,9 @@ def init(file: Path) -> None:
         with file.open("x") as target:
             target.write(spec.starter())
     except FileExistsError:
-        raise _Failure(f"{file} is there already; name another file", EXIT_SPEC) from None
+        raise _Failure(f"{file} is there already; name another file", exits.SPEC) from None
     except OSError as error:
-        raise _Failure(f"{file} cannot be written: {error.strerror}", EXIT_SPEC) from error
+        raise _Failure(f"{file} cannot be written: {error.strerror}", exits.SPEC) from error
     click.echo(f"wrote {file}. Adapt it, then: raytune-hpo check {file} && raytune-hpo run {file}")
 
 
@@ -135,7 +131,7 @@ def doctor(target: str | None) -> None:
         click.echo(f"{marks[finding.verdict]}  {finding.subject:<14} {finding.text}")
         failed = failed or finding.verdict == "fail"
     if failed:
-        raise click.exceptions.Exit(EXIT_INFRASTRUCTURE)
+        raise click.exceptions.Exit(exits.INFRASTRUCTURE)
 
 
 # A run
@@ -166,7 +162,7 @@ def run_command(
 ) -> None:
     """Run the experiment in FILE."""
     if place != "local":
-        raise _Failure(f"--on {place} is not supported yet", EXIT_SPEC)
+        raise _Failure(f"--on {place} is not supported yet", exits.SPEC)
     options = {
         "name": name,
         "storage": None if storage is None else str(storage.absolute()),
@@ -181,13 +177,17 @@ def run_command(
         click.echo(plan(experiment), nl=False)
         return
     from raytune_hpo import spec
-    from raytune_hpo.session import run_dir_of, run_experiment
+    from raytune_hpo.session import Surroundings, run_dir_of, run_experiment
 
     folder = file.absolute().parent
     source = spec.redacted(file.read_text("utf-8"))
     with _view(run_dir_of(experiment, folder), quiet) as view:
         run_dir = run_experiment(
-            experiment, folder=folder, source=source, resume=resume, on_records=view
+            experiment,
+            folder=folder,
+            source=source,
+            resume=resume,
+            surroundings=Surroundings(view, exits_process=True),
         )
     _conclude(run_dir)
 
@@ -197,17 +197,28 @@ def run_command(
 @click.option("--trials", type=click.IntRange(min=1), help="New budget, finished trials included.")
 @click.option("--parallel", type=click.IntRange(min=1), help="How many at once.")
 @click.option("--time-limit", metavar="TIME", help="For this session: 90s, 10m, 2h, 1d.")
+@click.option("--trust", "trusted", is_flag=True, help="Also if others can write to the run.")
 @click.option("--quiet", is_flag=True, help="Print the result only.")
 def resume(
-    run: str | None, trials: int | None, parallel: int | None, time_limit: str | None, quiet: bool
+    run: str | None,
+    trials: int | None,
+    parallel: int | None,
+    time_limit: str | None,
+    trusted: bool,
+    quiet: bool,
 ) -> None:
     """Go on with a RUN that was interrupted, or give it more trials."""
-    from raytune_hpo.session import Limits, resume_run
+    from raytune_hpo.session import Limits, Surroundings, resume_run
 
     run_dir = _find(run)
     limits = Limits(trials, parallel, None if time_limit is None else _seconds(time_limit))
     with _view(run_dir, quiet) as view:
-        resume_run(run_dir, limits=limits, on_records=view)
+        resume_run(
+            run_dir,
+            limits=limits,
+            trusted=trusted,
+            surroundings=Surroundings(view, exits_process=True),
+        )
     _conclude(run_dir)
 
 
@@ -272,6 +283,28 @@ def stop(run: str | None) -> None:
 
 @cli.command()
 @_RUN
+def repair(run: str | None) -> None:
+    """Make a damaged journal of a RUN readable up to the damage; a copy is kept."""
+    from raytune_hpo import journal, lock
+
+    run_dir = _find(run)
+    held = lock.RunLock(run_dir)
+    try:
+        done = journal.repair(run_dir)
+    finally:
+        held.release()
+    if done is None:
+        click.echo(f"{run_dir.name}: the journal is whole, so there is nothing to repair")
+        return
+    click.echo(
+        f"{run_dir.name}: kept {done.damage.records} records, up to byte {done.damage.offset} of "
+        f"{done.damage.path.name}; gave up {done.lines} lines from there on. The journal as it was "
+        f"is in {done.backup}"
+    )
+
+
+@cli.command()
+@_RUN
 @click.option("--trial", type=click.IntRange(min=0), help="Another trial than the best.")
 @click.option(
     "--format", "form", type=click.Choice(["yaml", "json", "env", "args"]), default="yaml"
@@ -308,7 +341,7 @@ def _load(file: Path, overrides: Sequence[str]) -> Experiment:
 
     if not file.is_file():
         raise _Failure(
-            f"there is no file {file}; write one with: raytune-hpo init {file}", EXIT_SPEC
+            f"there is no file {file}; write one with: raytune-hpo init {file}", exits.SPEC
         )
     return spec.load(file, overrides)
 
@@ -372,32 +405,30 @@ def exit_code(state: RunState) -> int:
     """Return the exit code that the end of a run asks for."""
     reason = state.finish.reason if state.finish else "interrupted"
     special = {
-        "interrupted": EXIT_INTERRUPTED,
-        "stopped": EXIT_INTERRUPTED,
-        "spec": EXIT_SPEC,
-        "infrastructure": EXIT_INFRASTRUCTURE,
+        "interrupted": exits.INTERRUPTED,
+        "stopped": exits.INTERRUPTED,
+        "spec": exits.SPEC,
+        "infrastructure": exits.INFRASTRUCTURE,
     }
     if reason in special:
         return special[reason]
     succeeded = any(trial.outcome().values is not None for trial in state.trials.values())
-    return 0 if succeeded else EXIT_NOTHING_SUCCEEDED
+    return 0 if succeeded else exits.NOTHING_SUCCEEDED
 
 
 def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
     """Return what tells whether a log will grow no more."""
-    from raytune_hpo import journal, lock
+    from raytune_hpo import lock
+    from raytune_hpo.journal import Follower
     from raytune_hpo.state import RunState
 
     state = RunState()
-    offset = 0
+    follower = Follower(run_dir)
 
     def over() -> bool:
-        nonlocal offset
         if lock.holder(run_dir) is None:
             return True
-        path = run_dir / journal.FILE_NAME
-        records, offset = journal.follow(path, offset, state.records)
-        for record in records:
+        for record in follower.poll():
             state.apply(record)
         return trial in state.trials and state.trials[trial].state.finished
 

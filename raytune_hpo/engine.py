@@ -240,6 +240,9 @@ class Engine:
         if not self.is_current(trial, attempt):
             return
         record = self.state.trials[trial]
+        if failure is not None and failure.kind is FailureKind.STORAGE:
+            self.stop("infrastructure", failure.message)
+            return
         failure = failure or self._missing(record)
         if failure is None:
             self._end(record, TrialState.COMPLETED)

@@ -1,29 +1,43 @@
 """The append-only record of a run: the one source of truth.
 
-One JSON object a line. Every record has ``n`` (its number from 0), ``t`` (unix time in seconds),
-``type``, and as its last field ``crc``: the CRC-32 of the line up to it, in hex. A float that JSON
-has no name for is written as ``{"$float": "nan"}``, ``"inf"`` or ``"-inf"``.
+It lies in the folder ``journal`` of the run directory, in segments ``000001.jsonl``,
+``000002.jsonl``, ...: each driver claims the next number, by making a file that was not there, and
+writes to that one only. A driver that was given up and wakes up again therefore cannot harm what
+its successor writes, on whatever file system: of a segment, the records before the first number of
+the next one count.
+
+One JSON object a line. Every record has ``n`` (its number from 0 over all segments), ``t`` (unix
+time in seconds), ``type``, and as its last field ``crc``: the CRC-32 of the line up to it, in hex.
+A float that JSON has no name for is written as ``{"$float": "nan"}``, ``"inf"`` or ``"-inf"``.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import threading
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo.errors import JournalError
+from raytune_hpo import failpoints
+from raytune_hpo.errors import JournalError, RunLockedError
 
 Record = dict[str, Any]
 
-FILE_NAME = "journal.jsonl"
-_SYNC_INTERVAL_S = 0.05
+FOLDER = "journal"
+CHAOS_ENV = "RAYTUNE_HPO_CHAOS"
+DISK_FULL_ORDER = "chaos/orders/disk-full"
+"""While a file of this name is in a run directory under ``raytune-hpo chaos``, the disk is full."""
 _CRC_LENGTH = len(',"crc":"00000000"}')
+
+
+# Records and lines
 
 
 def encode(record: Record) -> bytes:
@@ -41,8 +55,11 @@ def decode(line: bytes) -> Record | None:
     body, tail = line[:-_CRC_LENGTH], line[-_CRC_LENGTH:]
     if tail != b',"crc":"%08x"}' % zlib.crc32(body):
         return None
-    record: Record = json.loads(body + b"}", object_hook=_special_float)
-    return record
+    try:
+        record = json.loads(body + b"}", object_hook=_special_float)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("n"), int) else None
 
 
 def _finite(value: Any) -> Any:
@@ -59,97 +76,300 @@ def _special_float(value: dict[str, Any]) -> Any:
     return float(value["$float"]) if value.keys() == {"$float"} else value
 
 
-def scan(data: bytes, first: int = 0, *, path: Path | str = FILE_NAME) -> tuple[list[Record], int]:
-    """Return the records in ``data`` and the number of bytes they fill.
+# Segments
 
-    A last line that is torn (no newline, or a newline after a line cut short) is left out.
 
-    Args:
-        data: Bytes of the journal, from the beginning of a line.
-        first: Number that the first record must have.
-        path: Shown in the error.
+@dataclass(frozen=True)
+class Damage:
+    """Where a journal can no longer be read.
 
-    Raises:
-        JournalError: A line that is not the last is damaged or out of sequence.
+    Attributes:
+        path: The segment.
+        offset: Byte of the first line that cannot be read.
+        records: Good records before it, of all segments.
+        tail: Whether it is no more than the last line, such as a kill leaves it.
     """
-    records: list[Record] = []
-    offset = 0
-    while (end := data.find(b"\n", offset)) >= 0:
-        record = decode(data[offset:end])
-        if record is None or record["n"] != first + len(records):
-            if end + 1 == len(data):
-                break
-            raise JournalError(_damage(path, offset, len(records)))
-        records.append(record)
-        offset = end + 1
-    return records, offset
+
+    path: Path
+    offset: int
+    records: int
+    tail: bool = False
 
 
-def _damage(path: Path | str, offset: int, good: int) -> str:
-    return (
-        f"{path}: damaged at byte {offset}, after {good} good records. Nothing was changed. "
-        f"To go on with what is before the damage: cp '{path}' '{path}.damaged' && "
-        f"truncate -s {offset} '{path}'"
-    )
+def segments(run_dir: Path) -> list[Path]:
+    """Return the segments of a run's journal, oldest first."""
+    return sorted(run_dir.joinpath(FOLDER).glob("*.jsonl"), key=_number)
 
 
-def read(path: Path) -> list[Record]:
-    """Return all records of a journal; a torn last line is left out.
+def exists(run_dir: Path) -> bool:
+    """Return whether there is a journal, be it an empty one."""
+    return bool(segments(run_dir))
+
+
+def changed_t(run_dir: Path) -> float:
+    """Return the unix time in seconds of the last record."""
+    return max(path.stat().st_mtime for path in segments(run_dir))
+
+
+def read(run_dir: Path) -> list[Record]:
+    """Return all records of a run's journal; a torn last line is left out.
 
     Raises:
         JournalError: There is no journal, or one that is damaged before its last line.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise JournalError(f"{path}: there is no journal") from None
-    return scan(data, path=path)[0]
+    if not exists(run_dir):
+        raise JournalError(f"{run_dir}: there is no journal")
+    records, damage = _scan(run_dir)
+    if damage is not None and not damage.tail:
+        raise JournalError(_refusal(run_dir, damage))
+    return records
 
 
-def follow(path: Path, offset: int = 0, first: int = 0) -> tuple[list[Record], int]:
-    """Return the records that came since ``offset``, and the offset to ask from next.
+def _number(segment: Path) -> int:
+    return int(segment.stem)
+
+
+def _segment(run_dir: Path, number: int) -> Path:
+    return run_dir / FOLDER / f"{number:06d}.jsonl"
+
+
+def _scan(run_dir: Path) -> tuple[list[Record], Damage | None]:
+    """Return the good records from the beginning, and where they end before the journal does."""
+    contents = [(path, path.read_bytes()) for path in segments(run_dir)]
+    # A driver that was killed while it wrote its first record has left nothing.
+    filled = [(path, data) for path, data in contents if b"\n" in data]
+    records: list[Record] = []
+    for index, (path, data) in enumerate(filled):
+        following = filled[index + 1][1] if index + 1 < len(filled) else None
+        end = None if following is None else _first_number(following)
+        used = _scan_lines(data, records, end)
+        if len(records) == end or (used == len(data) and end is None):
+            continue
+        tail = following is None and b"\n" not in data[used:].removesuffix(b"\n")
+        return records, Damage(path, used, len(records), tail)
+    return records, None
+
+
+def _scan_lines(data: bytes, records: list[Record], end: int | None, first: int = 0) -> int:
+    """Add the good records of some lines, up to number ``end``; return the bytes they fill.
 
     Args:
-        path: The journal; it may not be there yet.
-        offset: Byte to read from, as returned by the call before.
-        first: Number of the next record expected.
+        data: From the beginning of a line.
+        records: What comes before; the first of it has the number ``first``.
+        end: Number of the first record that is not wanted, or None.
+        first: See ``records``.
     """
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return [], offset
-    records, used = scan(data, first, path=path)
-    return records, offset + used
+    offset = 0
+    while first + len(records) != end and (stop := data.find(b"\n", offset)) >= 0:
+        record = decode(data[offset:stop])
+        if record is None or record["n"] != first + len(records):
+            break
+        records.append(record)
+        offset = stop + 1
+    return offset
+
+
+def _first_number(data: bytes) -> int | None:
+    """Return the number of a segment's first record; None when its first line is damaged."""
+    record = decode(data[: data.find(b"\n")])
+    return None if record is None else int(record["n"])
+
+
+def _refusal(run_dir: Path, damage: Damage) -> str:
+    return (
+        f"{damage.path}: damaged at byte {damage.offset}, after {damage.records} good records. "
+        f"Nothing was changed. To go on with the records before it: raytune-hpo repair '{run_dir}'"
+    )
+
+
+class Follower:
+    """Reads a journal as it grows.
+
+    Args:
+        run_dir: Directory of the run; the journal may not be there yet.
+        piece: Bytes to read at a time at the least, or None for all there is; a line is read whole.
+
+    Attributes:
+        records: Records read so far.
+    """
+
+    def __init__(self, run_dir: Path, piece: int | None = None) -> None:
+        self._run_dir = run_dir
+        self._piece = piece
+        self._path: Path | None = None
+        self._offset = 0
+        self.records = 0
+
+    def poll(self) -> list[Record]:
+        """Return the next records; none if nothing has come.
+
+        Raises:
+            JournalError: The journal is damaged, or another driver has taken the run over.
+        """
+        found: list[Record] = []
+        while True:
+            new = self._poll_segment()
+            found += new
+            if (new and self._piece is not None) or (not new and not self._move_on()):
+                return found
+
+    def unread(self) -> int:
+        """Return the number of records that are still to be read."""
+        ahead = Follower(self._run_dir)
+        ahead._path, ahead._offset, ahead.records = self._path, self._offset, self.records
+        return len(ahead.poll())
+
+    def _poll_segment(self) -> list[Record]:
+        if self._path is None:
+            return []
+        following = self._successor()
+        end = None if following is None else following[1]
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read() if self._piece is None else file.read(self._piece)
+            if self._piece is not None and not data.endswith(b"\n"):
+                data += file.readline()
+        found: list[Record] = []
+        used = _scan_lines(data, found, end, self.records)
+        self._offset += used
+        self.records += len(found)
+        if following is None and b"\n" in data[used:].removesuffix(b"\n"):
+            raise JournalError(
+                _refusal(self._run_dir, Damage(self._path, self._offset, self.records))
+            )
+        return found
+
+    def _move_on(self) -> bool:
+        """Turn to the next segment if there is one that begins where this one has been read to."""
+        following = self._successor()
+        if following is None:
+            return False
+        path, first = following
+        if first < self.records:
+            raise JournalError(f"{path}: another driver has taken this run over; read it anew")
+        if first > self.records:
+            damage = Damage(self._path or path, self._offset, self.records)
+            raise JournalError(_refusal(self._run_dir, damage))
+        self._path, self._offset = path, 0
+        return True
+
+    def _successor(self) -> tuple[Path, int] | None:
+        """Return the next segment with a record, and that record's number."""
+        for path in segments(self._run_dir):
+            if self._path is None or _number(path) > _number(self._path):
+                with path.open("rb") as file:
+                    line = file.readline()
+                first = _first_number(line) if line.endswith(b"\n") else None
+                if first is not None:
+                    return path, first
+        return None
+
+
+def repair(run_dir: Path) -> Repair | None:
+    """Make a damaged journal readable up to its damage; a copy of it as it was is kept.
+
+    Returns:
+        What was done, or None when there is no damage.
+
+    Raises:
+        JournalError: There is no journal.
+    """
+    if not exists(run_dir):
+        raise JournalError(f"{run_dir}: there is no journal")
+    _, damage = _scan(run_dir)
+    if damage is None:
+        return None
+    count = len(list(run_dir.glob(f"{FOLDER}.damaged-*")))
+    backup = run_dir / f"{FOLDER}.damaged-{count + 1}"
+    shutil.copytree(run_dir / FOLDER, backup)
+    lines = 0
+    for path in segments(run_dir):
+        # Emptied and not deleted: their numbers stay taken.
+        keep = damage.offset if path == damage.path else 0 if path > damage.path else None
+        if keep is not None:
+            lines += path.read_bytes()[keep:].count(b"\n")
+            os.truncate(path, keep)
+            _sync(path)
+    return Repair(damage, lines, backup)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What became of a damaged journal.
+
+    Attributes:
+        damage: Where it was.
+        lines: Lines given up, the damaged ones among them.
+        backup: Folder with the journal as it was.
+    """
+
+    damage: Damage
+    lines: int
+    backup: Path
+
+
+def replace_first(run_dir: Path, fields: Record) -> None:
+    """Write the first record of a journal anew, for a run directory that was copied or moved.
+
+    Args:
+        run_dir: Directory of the run, held by this process.
+        fields: The whole record.
+    """
+    path = next(path for path in segments(run_dir) if path.stat().st_size)
+    data = path.read_bytes()
+    draft = path.with_suffix(".part")
+    draft.write_bytes(encode(fields) + data[data.find(b"\n") + 1 :])
+    _sync(draft)
+    draft.replace(path)
+    _sync(path.parent)
 
 
 class Journal:
-    """Appends records to the journal of a run; one writer at a time, held apart by the run's lock.
+    """Appends records to a segment of its own, the next one of a run's journal.
 
     ``append`` returns when the operating system has the line, so a kill of this process loses
-    nothing; a thread brings it to the disk within 50 ms, so a power cut loses no more than that.
+    nothing; ``sync`` returns when the disk has it, so a power cut does not either.
 
     Args:
-        path: File to append to. A torn last line is cut off.
+        run_dir: Directory of the run.
         clock: Gives the unix time in seconds.
+
+    Attributes:
+        run_dir: See above.
+        records_at_open: The records of the segments before.
+        torn: What is said of a last line that was cut off, or None.
+
+    Raises:
+        JournalError: The journal is damaged, or there was one and it is gone.
+        RunLockedError: Another driver claims the run at this very moment.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self.path = path
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        self.run_dir = run_dir
         self._clock = clock
-        data = path.read_bytes() if path.exists() else b""
-        self.records_at_open, self._size = scan(data, path=path)
+        run_dir.joinpath(FOLDER).mkdir(exist_ok=True)
+        self._claimed = 1 + max((_number(path) for path in segments(run_dir)), default=0)
+        self.path = _segment(run_dir, self._claimed)
+        self._fd = _claim(self.path)
+        failpoints.reach("journal.claimed")
+        try:
+            self.records_at_open, self.torn = _readable(run_dir)
+        except JournalError:
+            os.close(self._fd)
+            self.path.unlink()
+            raise
+        self._size = 0
         self._next = len(self.records_at_open)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        if self._size < len(data):
-            os.ftruncate(self._fd, self._size)
-        os.lseek(self._fd, self._size, os.SEEK_SET)
-        self._sync_error: OSError | None = None
-        self._dirty = threading.Event()
-        self._closed = False
-        self._thread = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
-        self._thread.start()
+        self._dirty = False
+        self._broken: OSError | None = None
+        self._full = run_dir / DISK_FULL_ORDER if os.environ.get(CHAOS_ENV) else None
+
+    def start_over(self) -> None:
+        """Forget the records of earlier segments: nothing of them was ever run."""
+        for path in segments(self.run_dir):
+            if path != self.path:
+                path.unlink()
+        self.records_at_open, self._next = [], 0
 
     def append(self, type: str, **fields: Any) -> Record:
         """Write one record and return it.
@@ -157,45 +377,130 @@ class Journal:
         Raises:
             JournalError: It could not be written; the journal is as it was before.
         """
-        if self._sync_error is not None:
-            raise JournalError(f"{self.path}: cannot be brought to disk: {self._sync_error}")
+        self._check_whole()
         record = {"n": self._next, "t": self._clock(), "type": type, **fields}
         line = encode(record)
         try:
             self._write(line)
         except OSError as error:
-            os.ftruncate(self._fd, self._size)
-            os.lseek(self._fd, self._size, os.SEEK_SET)
-            raise JournalError(f"{self.path}: cannot be written: {error}") from error
+            self._cut(error)
+            raise JournalError(
+                f"{self.path}: cannot be written: {error.strerror}. What was there before is safe; "
+                f"when it can be written again: raytune-hpo resume '{self.run_dir}'"
+            ) from error
         self._size += len(line)
         self._next += 1
-        self._dirty.set()
+        self._dirty = True
+        failpoints.reach("journal.written")
         return record
 
-    def _write(self, line: bytes) -> None:
-        written = 0
-        while written < len(line):
-            written += os.write(self._fd, line[written:])
+    def sync(self) -> None:
+        """Bring all records to the disk, and make sure that this driver still holds the run.
 
-    def _sync_loop(self) -> None:
-        while not self._closed:
-            self._dirty.wait()
-            self._dirty.clear()
+        Only after it may anybody be told that what was appended is safe.
+
+        Raises:
+            JournalError: The disk does not take them.
+            RunLockedError: Another driver has taken the run over.
+        """
+        self._check_whole()
+        if self._dirty:
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
-                self._sync_error = error
-            time.sleep(_SYNC_INTERVAL_S)
+                # What the kernel could not write it may have dropped: nothing is sure any more.
+                self._broken = error
+                self._check_whole()
+            self._dirty = False
+            failpoints.reach("journal.synced")
+        if self.superseded:
+            raise RunLockedError(
+                f"{self.run_dir}: another driver has taken this run over while this one did not "
+                "answer; it goes on there, and this one ends"
+            )
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another driver has claimed the next segment."""
+        return _segment(self.run_dir, self._claimed + 1).exists()
 
     def close(self) -> None:
-        """Bring everything to disk and close the file."""
-        if self._closed:
+        """Bring everything to disk and close the file; a segment without a record is removed."""
+        if self._fd < 0:
             return
-        self._closed = True
-        self._dirty.set()
-        self._thread.join()
-        os.fsync(self._fd)
-        os.close(self._fd)
+        try:
+            if self._broken is None:
+                os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+            if not self._size and not self.superseded:
+                self.path.unlink(missing_ok=True)
+
+    def _check_whole(self) -> None:
+        if self._broken is not None:
+            raise JournalError(f"{self.path}: cannot be brought to disk: {self._broken}")
+
+    def _write(self, line: bytes) -> None:
+        failpoints.reach("journal.append")
+        if self._full is not None and self._full.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = 0
+        if failpoints.is_armed("journal.torn"):
+            written = os.write(self._fd, line[: len(line) // 2])
+            failpoints.reach("journal.torn")
+        while written < len(line):
+            written += os.write(self._fd, line[written:])
+
+    def _cut(self, error: OSError) -> None:
+        """Take back what was written of a line."""
+        try:
+            os.ftruncate(self._fd, self._size)
+            os.lseek(self._fd, self._size, os.SEEK_SET)
+        except OSError:
+            self._broken = error
+
+
+def _claim(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        raise RunLockedError(
+            f"{path.parents[1]}: another driver claims this run at this moment"
+        ) from None
+    _sync(path.parent)
+    _sync(path.parents[1])
+    return descriptor
+
+
+def _readable(run_dir: Path) -> tuple[list[Record], str | None]:
+    """Return the records to go on from, and what is said of a torn last line.
+
+    Raises:
+        JournalError: There is damage before the last line, or nothing where there was something.
+    """
+    records, damage = _scan(run_dir)
+    if damage is not None and not damage.tail:
+        raise JournalError(_refusal(run_dir, damage))
+    if not records and any(run_dir.joinpath("trials").glob("*")):
+        raise JournalError(
+            f"{run_dir / FOLDER}: holds no record, though trials ran here. Put the journal back "
+            "from a backup, or give the new run another name: --name OTHER"
+        )
+    if damage is None:
+        return records, None
+    return records, (
+        f"{damage.path}: the last line, at byte {damage.offset}, was cut short and is left out; "
+        f"the {damage.records} records before it are good"
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class MemoryJournal:

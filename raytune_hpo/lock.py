@@ -1,22 +1,39 @@
-"""One driver at a time for a run directory."""
+"""One driver at a time for a run directory.
+
+The holder has the file ``lock`` open under an advisory lock of the kernel, which ends with it, and
+says in it who it is. Where the file system knows no such locks, or knows them on each machine for
+itself, the file's counter tells: its holder raises it every ``BEAT_S`` seconds, and one that does
+not move for ``LEASE_S`` seconds, or whose process is gone, is free to be taken. That a holder which
+only slept can do no harm afterwards is not this module's concern but the journal's segments'.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from raytune_hpo import failpoints
 from raytune_hpo.errors import RunLockedError
 
 FILE_NAME = "lock"
+BEAT_S = 2.0
+LEASE_S = 10.0
+_LOOK_S = 0.2
+_NO_LOCKS = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EIO}
+)
+"""What a file system answers that has no locks."""
 
 
 class RunLock:
-    """An advisory lock on a run directory; the kernel frees it when its holder dies.
+    """The right to drive a run.
 
     Args:
         run_dir: Directory of the run.
@@ -26,57 +43,163 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._fd = os.open(run_dir / FILE_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _acquire(self._fd):
+        self._path = run_dir / FILE_NAME
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            locked = _acquire(self._fd)
+            if locked is False or _is_held(self._path, _content(self._fd), locked is True):
+                raise RunLockedError(_held(run_dir, _content(self._fd)))
+        except BaseException:
             os.close(self._fd)
-            raise RunLockedError(_held(run_dir))
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps(me).encode(), 0)
+            raise
+        self._me = _identity()
+        self._write(0)
+        failpoints.reach("lock.taken")
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+        self._thread.start()
 
     def release(self) -> None:
         """Free the lock."""
-        os.ftruncate(self._fd, 0)
+        self._released.set()
+        self._thread.join()
+        if _content(self._fd).get("id") == self._me["id"]:
+            os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
+    def _beat(self) -> None:
+        count = 0
+        while not self._released.wait(BEAT_S):
+            # Another one has taken it over: it is not ours to write any more.
+            if _content(self._fd).get("id") != self._me["id"]:
+                return
+            count += 1
+            self._write(count)
 
-def _acquire(fd: int) -> bool:
-    """Take the lock; several tries, since ``holder`` takes it for an instant to look."""
-    for _ in range(5):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)
-        else:
-            return True
-    return False
+    def _write(self, count: int) -> None:
+        """Say who holds it; the length stays the same, so that a full disk does no harm."""
+        text = json.dumps({**self._me, "beat": f"{count:012d}"}).encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
 
 
 def holder(run_dir: Path) -> dict[str, Any] | None:
     """Return host, pid and start time (unix s) of the driver that holds the run, or None."""
+    path = run_dir / FILE_NAME
     try:
-        fd = os.open(run_dir / FILE_NAME, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _content(fd)
+        content = _content(fd)
+        if not content:
+            return None
+        locked = _try(fd, fcntl.LOCK_SH)
+        if locked is False:
+            return content
+        if _is_here(content):
+            return content if locked is None and _is_alive(content) else None
+        fresh = time.time() - path.stat().st_mtime < LEASE_S
+        return content if fresh else None
     finally:
         os.close(fd)
-    return None
+
+
+def _acquire(fd: int) -> bool | None:
+    """Take the kernel's lock; several tries, since ``holder`` takes it for an instant to look.
+
+    Returns:
+        Whether it was taken; None where the file system has no locks.
+    """
+    for _ in range(5):
+        taken = _try(fd, fcntl.LOCK_EX)
+        if taken is not False:
+            return taken
+        time.sleep(0.05)
+    return False
+
+
+def _try(fd: int, kind: int) -> bool | None:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _is_held(path: Path, content: dict[str, Any], locked: bool) -> bool:
+    """Return whether the holder that a lock file names still is at work; may wait to see."""
+    if not content:
+        return False
+    if _is_here(content):
+        return not locked and _is_alive(content)
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        # Opened anew: only then do network file systems look at the server.
+        fd = os.open(path, os.O_RDONLY)
+        now = _content(fd)
+        os.close(fd)
+        if now != content:
+            return bool(now)
+        time.sleep(_LOOK_S)
+    return False
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "id": os.urandom(8).hex(),
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "since": time.time(),
+    }
+
+
+def _boot() -> str:
+    """Return what tells this boot of this machine, and this container, from all others."""
+    namespace = Path("/proc/self/ns/pid").readlink()
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace}"
+
+
+def _started(pid: int) -> int:
+    """Return a process's start time in clock ticks since the boot; 0 when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    fields = stat.rpartition(b")")[2].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _is_here(content: dict[str, Any]) -> bool:
+    return content.get("host") == socket.gethostname() and content.get("boot") == _boot()
+
+
+def _is_alive(content: dict[str, Any]) -> bool:
+    started = _started(int(content["pid"]))
+    return started != 0 and started == content["started"]
 
 
 def _content(fd: int) -> dict[str, Any]:
+    """Return what the lock file says; nothing when it is free."""
+    text = os.pread(fd, 4096, 0)
+    if not text:
+        return {}
+    unknown = {"host": "unknown", "pid": 0, "since": 0.0}
     try:
-        content: dict[str, Any] = json.loads(os.pread(fd, 4096, 0))
+        content = json.loads(text)
     except ValueError:
-        return {"host": "unknown", "pid": 0, "since": 0.0}
-    return content
+        return unknown
+    return content if isinstance(content, dict) else unknown
 
 
-def _held(run_dir: Path) -> str:
-    who = holder(run_dir) or {"host": "unknown", "pid": 0}
+def _held(run_dir: Path, who: dict[str, Any]) -> str:
+    who = who or {"host": "unknown", "pid": 0}
     return (
         f"{run_dir}: another driver holds this run (process {who['pid']} on {who['host']}). "
         f"Wait for it, or end it with: raytune-hpo stop {run_dir}"

@@ -47,7 +47,7 @@ class RunResult:
             JournalError: There is no journal, or it is damaged.
         """
         run_dir = Path(path)
-        records = journal.read(run_dir / journal.FILE_NAME)
+        records = journal.read(run_dir)
         if not records:
             raise RunError(f"{run_dir}: the run was given up before it began")
         return cls(RunState.replay(records, keep_reports=True), run_dir)

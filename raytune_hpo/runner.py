@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ray.tune.search import SearchAlgorithm
 from raytune_hpo.attempt import STOP_GRACE_S, Assignment, Event, Job
 from raytune_hpo.engine import Engine, Start
 from raytune_hpo.errors import RaytuneHpoError
+from raytune_hpo.ports import Ports
 from raytune_hpo.trial import Failure, FailureKind
 from raytune_hpo.worker import TuneTrial
 
@@ -59,10 +60,12 @@ class _Live:
 class _Bridge:
     """Passes between Tune's callbacks and the engine."""
 
-    def __init__(self, engine: Engine, job: Job, resources: dict[str, float], ports: Ports) -> None:
+    def __init__(
+        self, engine: Engine, job: Job, resources: Mapping[str, float], ports: Ports
+    ) -> None:
         self.engine = engine
         self.job = job
-        self.resources = tune.PlacementGroupFactory([resources])
+        self.resources = tune.PlacementGroupFactory([dict(resources)])
         self.ports = ports
         self.live: dict[str, _Live] = {}
         self.error: RaytuneHpoError | None = None
@@ -105,6 +108,9 @@ class _Bridge:
             event = _event(data)
             stuck = stuck or event.stuck
             self._pass_on(live.start, event)
+        if result["events"]:
+            # Tune's next call of the worker acknowledges what it has told.
+            self.ports.sync()
         if stuck or self.engine.is_current(live.start.trial, live.start.attempt):
             return str(TrialScheduler.CONTINUE)
         return str(TrialScheduler.STOP)
@@ -131,6 +137,7 @@ class _Bridge:
         request = self.ports.stop_request()
         if request is not None:
             self.engine.stop(*request)
+        self.ports.sync()
         now = time.monotonic()
         for live in self.live.values():
             self._watch(live, now)
@@ -160,25 +167,6 @@ class _Bridge:
         if limit is not None and now - live.heard_s > limit + slack:
             return Failure(FailureKind.SILENT, f"its worker was not heard of for {limit:g} s")
         return None
-
-
-@dataclass(frozen=True)
-class Ports:
-    """What the runner needs from outside.
-
-    Attributes:
-        environment: Environment variables of a trial, by its number.
-        ready: Whether a trial with this number could start now as far as others are concerned.
-        nested: Turns a flat config into what a function gets.
-        stop_request: Reason and message when the run is to end now, else None.
-        started: Called when Tune has set up, in the main loop's thread.
-    """
-
-    environment: Callable[[int], dict[str, str]]
-    ready: Callable[[int], bool]
-    nested: Callable[[dict[str, Any]], dict[str, Any]]
-    stop_request: Callable[[], tuple[str, str] | None]
-    started: Callable[[], None]
 
 
 @contextlib.contextmanager
@@ -251,7 +239,7 @@ class _Schedule(TrialScheduler):  # type: ignore[misc]
         return "raytune-hpo"
 
 
-def execute(engine: Engine, job: Job, resources: dict[str, float], ports: Ports) -> None:
+def execute(engine: Engine, job: Job, resources: Mapping[str, float], ports: Ports) -> None:
     """Run the engine's trials on the Ray that this process is connected to, to the end.
 
     Args:
@@ -325,15 +313,3 @@ def _death(trial: Trial) -> str:
     if why is None:
         why = next((line for line in lines if "died" in line.lower()), "no reason was given")
     return f"its worker process died: {why}"
-
-
-def node_fits(resources: dict[str, float]) -> int:
-    """Return how many trials fit into the cluster at once; 0 when no node has room for even one."""
-    return sum(_fits(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
-
-
-def _fits(node: dict[str, float], resources: dict[str, float]) -> int:
-    wanted = {name: amount for name, amount in resources.items() if amount > 0}
-    if not wanted:
-        return int(node.get("CPU", 1))
-    return int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from raytune_hpo import journal
 from raytune_hpo.errors import RunError, did_you_mean
 
-JOURNAL = "journal.jsonl"
 RESULTS_DIR = Path("raytune-results")
 """Where runs are stored, relative to the working folder, when nothing else is said."""
 STOP_FILE = "stop"
@@ -32,9 +32,9 @@ def find(run: str | None) -> Path:
             raise RunError(
                 f"there is no run in ./{RESULTS_DIR}. Start one with: raytune-hpo run FILE"
             )
-        return max(known.values(), key=lambda path: (path / JOURNAL).stat().st_mtime)
+        return max(known.values(), key=journal.changed_t)
     for path in (known.get(run), Path(run)):
-        if path is not None and (path / JOURNAL).is_file():
+        if path is not None and journal.exists(path):
             return path
     names = ", ".join(sorted(known)) or "none"
     raise RunError(
@@ -44,13 +44,13 @@ def find(run: str | None) -> Path:
 
 def is_known(run: str) -> bool:
     """Return whether ``run`` is a run directory or the name of one."""
-    return run in _known() or (Path(run) / JOURNAL).is_file()
+    return run in _known() or journal.exists(Path(run))
 
 
 def _known() -> dict[str, Path]:
     if not RESULTS_DIR.is_dir():
         return {}
-    return {path.name: path for path in RESULTS_DIR.iterdir() if (path / JOURNAL).is_file()}
+    return {path.name: path for path in RESULTS_DIR.iterdir() if journal.exists(path)}
 
 
 def log_file(run_dir: Path, trial: int | None, *, stderr: bool = False) -> Path:

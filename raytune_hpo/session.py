@@ -9,11 +9,11 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytune_hpo import environment, journal, lock
+from raytune_hpo import environment, failpoints, journal, lock, relocation, trust
 from raytune_hpo.attempt import Function, Job
 from raytune_hpo.cluster.local import LocalRay
 from raytune_hpo.collect import MetricOptions
@@ -21,18 +21,24 @@ from raytune_hpo.engine import Engine
 from raytune_hpo.errors import InfrastructureError, Problem, RunError, RunExistsError, SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Journal, Record
+from raytune_hpo.on_ray import OnRay
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
+from raytune_hpo.ports import Executor, Ports
 from raytune_hpo.redirect import output_to
+from raytune_hpo.runs import RESULTS_DIR, STOP_FILE
 from raytune_hpo.signals import StopSignals
 from raytune_hpo.spec import redacted
 from raytune_hpo.state import VERSION, RunState
 from raytune_hpo.tracking.process import TrackerProcess
+from raytune_hpo.watchdog import Watchdog
 
-DEFAULT_STORAGE = "raytune-results"
-STOP_FILE = "stop"
 DRIVER_LOG = "driver.log"
 RUNS_AHEAD = 32
 """MLflow runs made for trials to come at the least, so that short trials need not wait for them."""
+TRACKER_WAIT_S = 30.0
+"""MLflow gets so long to catch up at the end."""
+INTERRUPTED_TRACKER_S = 3.0
+"""After a signal, MLflow gets so long to catch up; the rest comes with the next session."""
 
 _MAY_CHANGE = frozenset(
     {
@@ -61,52 +67,23 @@ Listener = Callable[[Sequence[Record]], None]
 
 def run_dir_of(experiment: Experiment, folder: Path) -> Path:
     """Return the run directory of an experiment whose file lies in ``folder``."""
-    return (folder / (experiment.storage or DEFAULT_STORAGE) / experiment.name).absolute()
+    return (folder / (experiment.storage or RESULTS_DIR) / experiment.name).absolute()
 
 
-def run_experiment(
-    experiment: Experiment,
-    *,
-    folder: Path | None = None,
-    source: str | None = None,
-    resume: bool = False,
-    on_records: Listener = lambda records: None,
-) -> Path:
-    """Run an experiment on this machine to its end, and return its run directory.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session has around it.
 
-    Args:
-        experiment: What to run.
-        folder: Relative paths of the experiment start here; default: the working directory.
-        source: Text of the experiment file, kept with the run.
-        resume: Go on if there is a journal already, instead of refusing.
+    Attributes:
         on_records: Called with the journal's records, those of earlier sessions first.
-
-    Raises:
-        RunExistsError: There is a journal already and ``resume`` was not asked for.
-        RunLockedError: Another driver holds the run.
-        InfrastructureError: Ray did not start, or no node can meet what a trial asks for.
+        executor: Where the trials run; None for Ray.
+        exits_process: Whether this process is the driver's own, so that it may be ended when a
+            library will not let go of it.
     """
-    folder = (folder or Path.cwd()).absolute()
-    run_dir = run_dir_of(experiment, folder)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(run_dir):
-        _forget_unstarted(run_dir / journal.FILE_NAME)
-        log = Journal(run_dir / journal.FILE_NAME)
-        try:
-            if log.records_at_open and not resume:
-                raise RunExistsError(
-                    f"{run_dir}: there is a run already. Go on with it: raytune-hpo resume "
-                    f"{_shown(run_dir)}; or start another one: --name OTHER"
-                )
-            if log.records_at_open:
-                _check_same(experiment, RunState.replay(log.records_at_open).experiment)
-            else:
-                _write_header(log, experiment, folder, source)
-            limits = Limits(experiment.trials, experiment.parallel)
-            _Session(run_dir, log, experiment, limits, on_records).run()
-        finally:
-            log.close()
-    return run_dir
+
+    on_records: Listener = lambda records: None
+    executor: Executor | None = None
+    exits_process: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,12 +101,56 @@ class Limits:
     time_limit_s: float | None = None
 
 
+def run_experiment(
+    experiment: Experiment,
+    *,
+    folder: Path | None = None,
+    source: str | None = None,
+    resume: bool = False,
+    surroundings: Surroundings | None = None,
+) -> Path:
+    """Run an experiment on this machine to its end, and return its run directory.
+
+    Args:
+        experiment: What to run.
+        folder: Relative paths of the experiment start here; default: the working directory.
+        source: Text of the experiment file, kept with the run.
+        resume: Go on if there is a journal already, instead of refusing.
+        surroundings: What the session has around it.
+
+    Raises:
+        RunExistsError: There is a journal already and ``resume`` was not asked for.
+        RunLockedError: Another driver holds the run.
+        JournalError: The journal is damaged, or cannot be written.
+        InfrastructureError: Ray did not start, or no node can meet what a trial asks for.
+    """
+    folder = (folder or Path.cwd()).absolute()
+    run_dir = run_dir_of(experiment, folder)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(run_dir), _journal(run_dir) as log:
+        known = RunState.replay(log.records_at_open)
+        if not known.sessions:
+            log.start_over()
+            _write_header(log, experiment, folder, source)
+        elif not resume:
+            raise RunExistsError(
+                f"{run_dir}: there is a run already. Go on with it: raytune-hpo resume "
+                f"{_shown(run_dir)}; or start another one: --name OTHER"
+            )
+        else:
+            _check_same(experiment, known.experiment)
+        limits = Limits(experiment.trials, experiment.parallel)
+        _Session(run_dir, log, experiment, limits, surroundings or Surroundings()).run()
+    return run_dir
+
+
 def resume_run(
     run_dir: Path,
     *,
     limits: Limits | None = None,
     function: Function | None = None,
-    on_records: Listener = lambda records: None,
+    trusted: bool = False,
+    surroundings: Surroundings | None = None,
 ) -> Path:
     """Go on with a run on this machine to its end, and return its run directory.
 
@@ -137,31 +158,30 @@ def resume_run(
         run_dir: Folder with a journal.
         limits: What is to change.
         function: The trial function, for a run that was started with a function object.
-        on_records: Called with the journal's records, those of earlier sessions first.
+        trusted: Go on even if others can write to the run directory: its journal says what is
+            executed.
+        surroundings: What the session has around it.
 
     Raises:
-        RunError: There is no run, it is held by another driver, or its function is missing.
+        RunError: There is no run, it is held by another driver, its function is missing, or it is
+            not only this user's.
+        JournalError: The journal is damaged, or cannot be written.
         InfrastructureError: Ray did not start, or no node can meet what a trial asks for.
     """
     run_dir = run_dir.absolute()
-    if not (run_dir / journal.FILE_NAME).exists():
-        raise RunError(f"{run_dir}: there is no run here (no {journal.FILE_NAME})")
-    with _locked(run_dir):
-        log = Journal(run_dir / journal.FILE_NAME)
-        try:
-            experiment = RunState.replay(log.records_at_open).experiment
-            if function is not None:
-                experiment = experiment.with_function(function)
-            _Session(run_dir, log, experiment, limits or Limits(), on_records).run()
-        finally:
-            log.close()
+    if not journal.exists(run_dir):
+        raise RunError(f"{run_dir}: there is no run here (no journal)")
+    if not trusted:
+        trust.check(run_dir)
+    with _locked(run_dir), _journal(run_dir) as log:
+        if not log.records_at_open:
+            raise RunError(f"{run_dir}: the run was given up before it began")
+        experiment = RunState.replay(log.records_at_open).experiment
+        if function is not None:
+            experiment = experiment.with_function(function)
+        surroundings = surroundings or Surroundings()
+        _Session(run_dir, log, experiment, limits or Limits(), surroundings).run()
     return run_dir
-
-
-def _forget_unstarted(path: Path) -> None:
-    """Remove the journal of a run that never had a session: it holds nothing but its header."""
-    if path.exists() and len(journal.read(path)) <= 1:
-        path.unlink()
 
 
 def _check_same(wanted: Experiment, known: Experiment) -> None:
@@ -189,6 +209,20 @@ def _locked(run_dir: Path) -> Iterator[None]:
         held.release()
 
 
+@contextlib.contextmanager
+def _journal(run_dir: Path) -> Iterator[Journal]:
+    """Open the journal of a run that this process holds."""
+    moved = relocation.settle(run_dir) if journal.exists(run_dir) else None
+    log = Journal(run_dir)
+    try:
+        for note in (moved, log.torn):
+            if note is not None:
+                print(note, file=sys.stderr)
+        yield log
+    finally:
+        log.close()
+
+
 def _write_header(log: Journal, experiment: Experiment, folder: Path, source: str | None) -> None:
     algorithm, reason = experiment.search.algorithm, "asked for"
     if algorithm == "auto":
@@ -211,8 +245,9 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
         cwd=str(Path.cwd()),
         environment=environment.describe(folder),
     )
+    failpoints.reach("session.header")
     if source is not None:
-        (log.path.parent / "experiment.yaml").write_text(redacted(source))
+        (log.run_dir / "experiment.yaml").write_text(redacted(source))
 
 
 @dataclass
@@ -223,61 +258,88 @@ class _Session:
     log: Journal
     experiment: Experiment
     limits: Limits
-    on_records: Listener
+    around: Surroundings
 
     def run(self) -> None:
         """Run from the end of the journal until the engine says that it is over."""
+        records = journal.read(self.run_dir)
         # What can be wrong with it comes out before Ray is started.
-        job = _job(self.run_dir, self.experiment, journal.read(self.log.path)[0])
+        job = _job(self.run_dir, self.experiment, RunState.replay(records).header)
+        executor = self.around.executor or OnRay(LocalRay())
         self.signals = StopSignals()
         self.signals.install()
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
-        connection = LocalRay()
         self.tracker = _start_tracker(self.run_dir, self.experiment)
+        self.watchdog = Watchdog(
+            self.signals,
+            executor.lost,
+            self._end_tracker,
+            f"go on with: raytune-hpo resume {_shown(self.run_dir)}",
+            exits_process=self.around.exits_process,
+        )
         try:
             # C++ code of Ray's writes to stderr past all logging.
             with output_to(self.run_dir / DRIVER_LOG, 2):
-                connection.connect(self.run_dir / DRIVER_LOG)
-                self._drive(job)
+                self._open(executor)
+                self._drive(executor, job)
         finally:
-            connection.close()
+            executor.close()
+            warning = None if self.tracker is None else self.tracker.close(self._tracker_wait_s)
+            self.watchdog.close()
             self.signals.restore()
-            warning = None if self.tracker is None else self.tracker.close()
             if warning is not None:
                 print(warning, file=sys.stderr)
 
-    def _drive(self, job: Job) -> None:
-        from raytune_hpo import runner
+    def _open(self, executor: Executor) -> None:
+        """Get the executor ready; nothing runs yet, so a signal ends it at once."""
+        self.signals.at_once = True
+        executor.open(self.run_dir / DRIVER_LOG)
+        self.signals.at_once = False
 
+    def _drive(self, executor: Executor, job: Job) -> None:
         resources = _resources(self.experiment)
-        fits = runner.node_fits(resources)
+        nodes = executor.nodes()
+        fits = sum(_fits(node, resources) for node in nodes)
         if not fits:
-            raise InfrastructureError(_no_room(resources))
-        records = journal.read(self.log.path)
-        state = RunState.replay(records)
-        records.append(self._begin(state, resources, fits))
-        self.on_records(records)
+            raise InfrastructureError(_no_room(resources, nodes))
+        state = RunState.replay(journal.read(self.run_dir))
+        self._begin(state, resources, fits)
+        records = journal.read(self.run_dir)
+        self.around.on_records(records)
         engine = self._engine(state, records)
-        ports = runner.Ports(
+        ports = Ports(
             environment=self._tracking_environment,
             ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
             nested=self.experiment.search_space.nested,
-            stop_request=_StopRequests(self.run_dir, self.signals),
+            stop_request=_StopRequests(self.run_dir, self.signals, self.watchdog),
             started=self.signals.install,
+            sync=self.log.sync,
         )
-        runner.execute(engine, job, resources, ports)
+        executor.execute(engine, job, resources, ports)
+        self.log.sync()
 
-    def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> Record:
+    def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> None:
         wanted = self.limits.parallel or self.experiment.parallel or fits
-        return self.log.append(
+        self.log.append(
             "session",
             session=len(state.sessions) + 1,
             host=socket.gethostname(),
             pid=os.getpid(),
+            run_dir=str(self.run_dir),
             trials=self.limits.trials or state.budget or self.experiment.trials,
             parallel=min(wanted, fits),
             resources=resources,
         )
+        failpoints.reach("session.begun")
+
+    @property
+    def _tracker_wait_s(self) -> float:
+        interrupted = self.signals.received is not None or self.watchdog.reason is not None
+        return INTERRUPTED_TRACKER_S if interrupted else TRACKER_WAIT_S
+
+    def _end_tracker(self) -> None:
+        if self.tracker is not None:
+            self.tracker.close(0.0)
 
     def _engine(self, state: RunState, records: list[Record]) -> Engine:
         space, objective = self.experiment.search_space, self.experiment.objectives
@@ -289,8 +351,9 @@ class _Session:
             make_scheduler(state.scheduler, objective, self.experiment.scheduler.settings),
             self.log,
             _Monotonic(),
-            listener=lambda record: self.on_records([record]),
+            listener=lambda record: self.around.on_records([record]),
             time_limit_s=self.limits.time_limit_s or self.experiment.time_limit_s,
+            has_checkpoint=lambda path: (self.run_dir / path).exists(),
         )
 
     def _tracking_environment(self, trial: int) -> dict[str, str]:
@@ -303,16 +366,19 @@ class _Monotonic:
 
 
 class _StopRequests:
-    """Looks for a signal at every call, and for a request file twice a second."""
+    """Looks for signals and losses at every call, and for a request file twice a second."""
 
-    def __init__(self, run_dir: Path, signals: StopSignals) -> None:
+    def __init__(self, run_dir: Path, signals: StopSignals, watchdog: Watchdog) -> None:
         self._file = run_dir / STOP_FILE
         self._signals = signals
+        self._watchdog = watchdog
         self._next_look_s = 0.0
 
     def __call__(self) -> tuple[str, str] | None:
         if self._signals.received is not None:
             return "interrupted", f"interrupted by {self._signals.received}"
+        if self._watchdog.reason is not None:
+            return "infrastructure", self._watchdog.reason
         now = time.monotonic()
         if now < self._next_look_s:
             return None
@@ -364,10 +430,15 @@ def _resources(experiment: Experiment) -> dict[str, float]:
     return {**resources, **{name: float(amount) for name, amount in asked.custom.items()}}
 
 
-def _no_room(resources: dict[str, float]) -> str:
-    import ray
+def _fits(node: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    """Return how many trials fit on a machine at once."""
+    wanted = {name: amount for name, amount in resources.items() if amount > 0}
+    if not wanted:
+        return int(node.get("CPU", 1))
+    return int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+def _no_room(resources: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
     largest = {name: max(node.get(name, 0.0) for node in nodes) for name in resources}
     asked = ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
     there = ", ".join(f"{amount:g} {name}" for name, amount in largest.items())
@@ -392,5 +463,5 @@ def _start_tracker(run_dir: Path, experiment: Experiment) -> TrackerProcess | No
 
 def _shown(run_dir: Path) -> str:
     """Return a run directory as a person would type it."""
-    default = Path.cwd() / DEFAULT_STORAGE
+    default = Path.cwd() / RESULTS_DIR
     return run_dir.name if run_dir.parent == default else str(run_dir)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import signal
 import threading
 from types import FrameType
@@ -15,11 +18,18 @@ class StopSignals:
 
     Attributes:
         received: The first signal's name, or None.
+        at_once: Whether already the first signal is to raise KeyboardInterrupt, while there is
+            nothing yet that could be stopped in good order.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self.at_once = False
         self._before: dict[signal.Signals, Any] = {}
+        self._heard, self._wakeup = os.pipe()
+        os.set_blocking(self._heard, False)
+        os.set_blocking(self._wakeup, False)
+        self._wakeup_before: int | None = None
 
     def install(self) -> None:
         """Take the signals over; outside of the main thread Python cannot, and nothing is done."""
@@ -29,14 +39,34 @@ class StopSignals:
             before = signal.signal(number, self._handle)
             if before != self._handle:
                 self._before.setdefault(number, before)
+        if self._wakeup_before is None:
+            self._wakeup_before = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
 
     def restore(self) -> None:
         """Give the signals back."""
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
+        if self._wakeup_before is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
+            self._wakeup_before = None
+        os.close(self._heard)
+        os.close(self._wakeup)
+
+    def heard(self, timeout_s: float) -> bool:
+        """Wait until one of the signals has come, for another thread.
+
+        A handler of Python's runs only when the main thread does; this hears of a signal also
+        while that one is inside of a library.
+        """
+        ready, _, _ = select.select([self._heard], [], [], timeout_s)
+        if not ready:
+            return False
+        with contextlib.suppress(BlockingIOError):
+            return bool(set(os.read(self._heard, 4096)) & set(_SIGNALS))
+        return False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None or self.at_once:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name

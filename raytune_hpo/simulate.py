@@ -159,6 +159,7 @@ def _session(experiment: Experiment, number: int) -> dict[str, Any]:
         "session": number,
         "host": "simulation",
         "pid": 0,
+        "run_dir": "",
         "trials": experiment.trials,
         "parallel": experiment.parallel or 1,
         "resources": {},

@@ -125,12 +125,24 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Session:
-    """One start of a driver: its number from 1, where it ran, and the limits in force."""
+    """One start of a driver: its number from 1, where it ran, and the limits in force.
+
+    Attributes:
+        number: From 1.
+        t: Unix time in seconds.
+        host: Machine of the driver.
+        pid: Process of the driver.
+        run_dir: Where the run directory was.
+        trials: Budget, or None.
+        parallel: Trials at once.
+        resources: Of one trial, by Ray's names.
+    """
 
     number: int
     t: float
     host: str
     pid: int
+    run_dir: str
     trials: int | None
     parallel: int
     resources: Mapping[str, Any]
@@ -274,6 +286,7 @@ class RunState:
                 t=record["t"],
                 host=record["host"],
                 pid=record["pid"],
+                run_dir=record["run_dir"],
                 trials=record["trials"],
                 parallel=record["parallel"],
                 resources=record["resources"],

@@ -48,6 +48,8 @@ class FailureKind(StrEnum):
     WORKER_DIED = "worker_died"
     NODE_LOST = "node_lost"
     """The machine that it ran on went away."""
+    STORAGE = "storage"
+    """The run directory cannot be written, such as on a full disk: no fault of the trial's."""
     NOT_STARTED = "not_started"
     """The command or function could not even be started."""
 

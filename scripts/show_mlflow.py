@@ -64,8 +64,7 @@ def header_of(run_dir: Path) -> journal.Record:
     Raises:
         SystemExit: There is none, or tracking is off.
     """
-    path = run_dir / journal.FILE_NAME
-    records = journal.read(path) if path.is_file() else []
+    records = journal.read(run_dir) if journal.exists(run_dir) else []
     if not records:
         sys.exit(f"{run_dir} is no run directory: it has no journal")
     if records[0]["spec"].get("mlflow") is False:

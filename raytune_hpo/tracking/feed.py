@@ -4,58 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from pathlib import Path
 
-from raytune_hpo import journal
-from raytune_hpo.journal import Record
+from raytune_hpo.journal import Follower
 from raytune_hpo.tracking.base import Tracker, Unreachable
 
 _log = logging.getLogger("raytune_hpo.tracking")
-_PIECE = 1 << 18
+PIECE_BYTES = 1 << 18
+"""Of a journal, read at once."""
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
-
-
-class Reader:
-    """Reads a journal in pieces of bounded size.
-
-    Args:
-        path: The journal; it may not be there yet.
-        piece: Bytes to read at a time, at least; a longer line is read whole.
-
-    Attributes:
-        records: Records read so far.
-    """
-
-    def __init__(self, path: Path, piece: int = _PIECE) -> None:
-        self._path = path
-        self._piece = piece
-        self._offset = 0
-        self.records = 0
-
-    def read(self) -> list[Record]:
-        """Return the next records; none if nothing has come.
-
-        Raises:
-            JournalError: The journal is damaged.
-        """
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(self._piece)
-                if b"\n" not in data and len(data) == self._piece:
-                    data += file.readline()
-        except FileNotFoundError:
-            return []
-        found, used = journal.scan(data[: data.rfind(b"\n") + 1], self.records, path=self._path)
-        self._offset += used
-        self.records += len(found)
-        return found
-
-    def unread(self) -> int:
-        """Return the number of records that are still to be read."""
-        found, _ = journal.follow(self._path, self._offset, self.records)
-        return len(found)
 
 
 class Feed:
@@ -65,14 +22,14 @@ class Feed:
     keeps them.
 
     Args:
-        reader: Of the journal.
+        reader: Of the journal, in pieces.
         tracker: Takes the records.
 
     Attributes:
         error: Why the store cannot be reached, or None.
     """
 
-    def __init__(self, reader: Reader, tracker: Tracker) -> None:
+    def __init__(self, reader: Follower, tracker: Tracker) -> None:
         self.reader = reader
         self.tracker = tracker
         self.error: str | None = None
@@ -102,7 +59,7 @@ class Feed:
         if self.error is not None:
             self.tracker.apply(())
             self.error, self._delay_s = None, _FIRST_DELAY_S
-        records = self.reader.read()
+        records = self.reader.poll()
         if records:
             self.tracker.apply(records)
         elif last and not self._ended:

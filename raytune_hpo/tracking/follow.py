@@ -18,7 +18,7 @@ from typing import Any
 from raytune_hpo import journal
 from raytune_hpo.tracking import memory, store
 from raytune_hpo.tracking.base import Tracker
-from raytune_hpo.tracking.feed import Feed, Reader
+from raytune_hpo.tracking.feed import PIECE_BYTES, Feed
 
 LOG_NAME = "mlflow.log"
 _POLL_S = 0.2
@@ -82,7 +82,7 @@ def _feeds(
         from raytune_hpo.tracking.tensorboard import TensorboardTracker
 
         trackers.append(TensorboardTracker(run_dir / "tensorboard"))
-    return [Feed(Reader(run_dir / journal.FILE_NAME), tracker) for tracker in trackers]
+    return [Feed(journal.Follower(run_dir, PIECE_BYTES), tracker) for tracker in trackers]
 
 
 def redirect(path: Path) -> None:

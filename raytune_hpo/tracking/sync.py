@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from raytune_hpo import journal, lock
 from raytune_hpo.errors import InfrastructureError, RunError
+from raytune_hpo.journal import Follower
 from raytune_hpo.redirect import output_to
 from raytune_hpo.tracking import memory, store
 from raytune_hpo.tracking.base import Unreachable
-from raytune_hpo.tracking.feed import Reader
+from raytune_hpo.tracking.feed import PIECE_BYTES
 from raytune_hpo.tracking.follow import LOG_NAME
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ def sync(run_dir: Path, uri: str | None = None, experiment: str | None = None) -
         RunLockedError: Another process is tracking the run.
         InfrastructureError: The store cannot be reached; the next time it goes on from here.
     """
-    path = run_dir / journal.FILE_NAME
-    if not path.exists():
-        raise RunError(f"{run_dir}: there is no run here (no {journal.FILE_NAME})")
+    if not journal.exists(run_dir):
+        raise RunError(f"{run_dir}: there is no run here (no journal)")
     log = run_dir / LOG_NAME
     with (
         memory.exclusive(run_dir, _PATIENCE_S),
@@ -44,15 +44,15 @@ def sync(run_dir: Path, uri: str | None = None, experiment: str | None = None) -
         output_to(log, 2),
         store.environment(),
     ):
-        return _sync(run_dir, Reader(path), uri, experiment)
+        return _sync(run_dir, Follower(run_dir, PIECE_BYTES), uri, experiment)
 
 
-def _sync(run_dir: Path, reader: Reader, uri: str | None, experiment: str | None) -> str:
+def _sync(run_dir: Path, reader: Follower, uri: str | None, experiment: str | None) -> str:
     from raytune_hpo.tracking.mlflow import MlflowTracker
 
     tracker = MlflowTracker(run_dir, uri=uri, experiment=experiment)
     try:
-        while records := reader.read():
+        while records := reader.poll():
             tracker.apply(records)
         if lock.holder(run_dir) is None:
             tracker.end()

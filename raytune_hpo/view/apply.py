@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import Literal
 
-from raytune_hpo import command
+from raytune_hpo import command, escape
 from raytune_hpo.errors import RunError
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.view import text
@@ -27,10 +27,9 @@ def chosen_trial(state: RunState, number: int | None = None) -> TrialRecord:
         return state.trials[number]
     best = state.best()
     if not best:
-        raise RunError("\n".join([f"{state.name}:", *result_lines(state)]))
+        raise RunError(_message([f"{state.name}:", *result_lines(state)]))
     if state.objective.multi and len(best) > 1:
-        lines = [f"{state.name}: choose one with --trial N", *result_lines(state)]
-        raise RunError("\n".join(lines))
+        raise RunError(_message([f"{state.name}: choose one with --trial N", *result_lines(state)]))
     return state.trials[best[0]]
 
 
@@ -56,6 +55,11 @@ def applied(state: RunState, trial: TrialRecord, form: Format) -> str:
     return _comment(state, trial) + content
 
 
+def _message(lines: list[str]) -> str:
+    return escape.lines(lines).removesuffix("\n")
+
+
 def _comment(state: RunState, trial: TrialRecord) -> str:
     values = text.values_text(state, trial.values) if trial.values else trial.state.value
-    return f"# {state.name}, trial {trial.number}: {values}\n"
+    # One line for sure: the rest of a name with a newline would be read as a command.
+    return escape.lines([f"# {state.name}, trial {trial.number}: {values}"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from raytune_hpo import escape
 from raytune_hpo.journal import Record
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
@@ -135,7 +136,8 @@ class LiveView:
             return
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
-            self._stream.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
+            shown = escape.lines([line]).encode(encoding, "replace")
+            self._stream.write(shown.decode(encoding))
             self._stream.flush()
         except OSError:
             self._gone = True

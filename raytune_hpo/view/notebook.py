@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from html import escape
+import html
 from math import isfinite
 
+from raytune_hpo import escape
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.view import text
 
 _MAX_ROWS = 10
+_MAX_CELL = 500
 _WIDTH, _HEIGHT, _MARGIN = 520, 160, 36
 
 
@@ -16,8 +18,8 @@ def result_html(state: RunState) -> str:
     """Return the best configuration, the best trials and the chart of the best value so far."""
     parts = [
         '<div style="font-family:system-ui,sans-serif;font-size:13px;max-width:60em">',
-        f"<b>{escape(state.name)}</b>: {escape(text.counts_text(state))}; "
-        f"{escape(text.best_text(state))}",
+        f"<b>{_html(state.name)}</b>: {_html(text.counts_text(state))}; "
+        f"{_html(text.best_text(state))}",
         _table(state),
         best_so_far_svg(state),
         "</div>",
@@ -41,10 +43,15 @@ def _table(state: RunState) -> str:
     return "\n".join([*lines, "</table>"])
 
 
+def _html(words: str) -> str:
+    """Return a text of a stranger's as HTML that is nothing but text."""
+    return html.escape(escape.cut(escape.visible(words), _MAX_CELL))
+
+
 def _row(tag: str, cells: list[str], *, bold: bool = False) -> str:
     style = "padding:2px 8px;text-align:right;border-bottom:1px solid #8884"
     weight = ";font-weight:bold" if bold else ""
-    inner = "".join(f'<{tag} style="{style}{weight}">{escape(cell)}</{tag}>' for cell in cells)
+    inner = "".join(f'<{tag} style="{style}{weight}">{_html(cell)}</{tag}>' for cell in cells)
     return f"<tr>{inner}</tr>"
 
 
@@ -86,7 +93,7 @@ def best_so_far_svg(state: RunState) -> str:
 
 
 def _svg(state: RunState, dots: str, line: str, low: float, high: float) -> str:
-    name = escape(state.objective.names[0])
+    name = _html(state.objective.names[0])
     label = 'font-size="11" fill="currentColor"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" role="img" '

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from raytune_hpo import command, doctor
+from raytune_hpo import command, doctor, escape
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.plugins import AUTO, auto_searcher, make_scheduler, make_searcher
 from raytune_hpo.trial import Config
@@ -17,6 +17,8 @@ _GIB = 2**30
 _REFERENCE = re.compile(
     r'"\$\{RAYTUNE_HPO_VALUE_(?P<own>\d+)\}"|\$\{RAYTUNE_HPO_VALUE_(?P<quoted>\d+)\}'
 )
+_MAX_PROGRAM_LINE = 1 << 20
+"""A command is shown in full, so that it can be copied."""
 _IN_QUOTES = re.compile(r'[\\"$`]')
 """What has a meaning between double quotes."""
 
@@ -34,7 +36,7 @@ def outline(experiment: Experiment) -> str:
     lines += [f"  trials      {trials}"]
     lines += [f"  searcher    {name} ({reason})"]
     lines += [f"  scheduler   {experiment.scheduler.algorithm}"]
-    return "\n".join(lines) + "\n"
+    return escape.lines(lines)
 
 
 def plan(experiment: Experiment) -> str:
@@ -51,8 +53,9 @@ def plan(experiment: Experiment) -> str:
         lines.append(f"  {number}  {text.config_text(config)}")
         if not experiment.is_function:
             names = list(experiment.search_space.parameters)
-            lines.append(f"     {command_text(experiment.run, config, names)}")
-    return head + outline(experiment) + "\n".join(lines) + "\n"
+            program = command_text(experiment.run, config, names).splitlines()
+            lines += [f"{'' if index else '     '}{line}" for index, line in enumerate(program)]
+    return head + outline(experiment) + escape.lines(lines, _MAX_PROGRAM_LINE)
 
 
 def searcher_of(experiment: Experiment) -> tuple[str, str]:

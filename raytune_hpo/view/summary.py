@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raytune_hpo import escape
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
 from raytune_hpo.view import text
@@ -33,7 +34,7 @@ def summary(state: RunState, run_dir: Path, *, tracking: str | None = None) -> s
     lines = [_ended(state), *result_lines(state)]
     lines += _places(state, run_dir, tracking)
     lines += _next_steps(state, run_dir)
-    return "\n".join(lines) + "\n"
+    return escape.lines(lines)
 
 
 def status(
@@ -60,7 +61,7 @@ def status(
     lines += result_lines(state)
     lines += _places(state, run_dir, tracking)
     lines += _steps_while_running(run_dir) if holder else _next_steps(state, run_dir)
-    return "\n".join(lines) + "\n"
+    return escape.lines(lines)
 
 
 def _ended(state: RunState) -> str:
@@ -131,7 +132,7 @@ def _best(state: RunState, trial: TrialRecord) -> list[str]:
 
 def _front(state: RunState, best: Sequence[int]) -> list[str]:
     """Return the Pareto front as a table, sorted by the first objective."""
-    names = state.objective.names
+    names = [escape.visible(name) for name in state.objective.names]
     rows = [["trial", *names, "parameters"]]
     trials = sorted((state.trials[n] for n in best), key=lambda t: (t.values or (), t.number))
     for trial in trials[:_MAX_FRONT]:
@@ -188,7 +189,7 @@ def _common_error(state: RunState) -> list[str]:
         f"{text.first_line(message, 400)}",
     ]
     details = example.failure.details if example.failure else ""
-    return [*lines, *(f"    {line}" for line in details.rstrip().splitlines())]
+    return [*lines, *(f"    {line.expandtabs(4)}" for line in details.rstrip().splitlines())]
 
 
 def _places(state: RunState, run_dir: Path, tracking: str | None) -> list[str]:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from raytune_hpo import escape
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import TrialState
 from raytune_hpo.view import text
@@ -117,7 +118,7 @@ class LiveTable:
         table = Table(box=None, padding=(0, 2, 0, 0), expand=False, header_style="bold")
         for index, name in enumerate([*head, *names]):
             right = 1 < index < len(head)
-            table.add_column(name, no_wrap=True, justify="right" if right else "left")
+            table.add_column(Text(name), no_wrap=True, justify="right" if right else "left")
         best = set(self._state.best())
         for trial, row in zip(rows, cells, strict=True):
             values = [_cut(_parameter(trial, name)) for name in names]
@@ -186,15 +187,22 @@ class LiveTable:
 
     def _footer(self, now_t: float) -> list[Text]:
         state = self._state
-        lines = [self._progress(now_t), Text(self._best(), style="bold", no_wrap=True)]
+        lines = [
+            self._progress(now_t),
+            Text(escape.visible(self._best()), style="bold", no_wrap=True),
+        ]
         tracking = self._tracking()
         if tracking:
-            lines.append(Text(f"MLflow {tracking}", no_wrap=True, overflow="ellipsis"))
+            lines.append(
+                Text(escape.visible(f"MLflow {tracking}"), no_wrap=True, overflow="ellipsis")
+            )
         running = state.counts()[TrialState.RUNNING]
         hidden = f", {text.plural(self._hidden, 'parameter')} not shown" if self._hidden else ""
         hint = f"{running} running{hidden} | Ctrl-C: stop safely"
         hint += f" (go on: raytune-hpo resume {self._reference})"
-        lines.append(Text(self.message or hint, style="yellow" if self.message else "dim"))
+        lines.append(
+            Text(escape.visible(self.message or hint), style="yellow" if self.message else "dim")
+        )
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return lines
@@ -251,4 +259,4 @@ def _parameter(trial: TrialRecord, name: str) -> str:
 
 
 def _cut(cell: str) -> str:
-    return cell if len(cell) <= _MAX_CELL else f"{cell[: _MAX_CELL - 1]}…"
+    return escape.cut(escape.visible(cell), _MAX_CELL)

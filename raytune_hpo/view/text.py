@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raytune_hpo import escape
 from raytune_hpo.runs import RESULTS_DIR
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.tracking.settings import of_header
@@ -72,8 +73,7 @@ def values_text(state: RunState, values: tuple[float, ...]) -> str:
 def first_line(text: str, width: int = 160) -> str:
     """Return the first line that says something, cut to ``width`` printable characters."""
     line = next((part.strip() for part in text.splitlines() if part.strip()), "")
-    line = "".join(sign if sign.isprintable() else " " for sign in line)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return escape.cut(escape.visible(line.replace("\t", " ")), width)
 
 
 def gain(state: RunState, value: float, index: int = 0) -> float | None:

@@ -75,19 +75,22 @@ def finish(driver: subprocess.Popen[str], timeout_s: float = 120.0) -> str:
     return output
 
 
-def wait_for(path: Path, type: str, count: int, timeout_s: float = 90.0) -> None:
-    """Wait until a journal has so many records of a type."""
+def wait_for(run_dir: Path, type: str, count: int, timeout_s: float = 90.0) -> None:
+    """Wait until the journal of a run has so many records of a type."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if path.exists() and sum(r["type"] == type for r in journal.read(path)) >= count:
+        if (
+            journal.exists(run_dir)
+            and sum(r["type"] == type for r in journal.read(run_dir)) >= count
+        ):
             return
         time.sleep(0.05)
     raise AssertionError(f"no {count} records of type {type} in {timeout_s} s")
 
 
-def check_each_trial_finished_once(path: Path, trials: int) -> list[dict[str, Any]]:
+def check_each_trial_finished_once(run_dir: Path, trials: int) -> list[dict[str, Any]]:
     """Check the promise on the journal's records, without this package's own fold."""
-    records = journal.read(path)
+    records = journal.read(run_dir)
     finished: Counter[int] = Counter()
     for record in records:
         if record["type"] in ("start", "report"):
@@ -109,18 +112,18 @@ def test_killed_three_times_each_trial_still_finishes_once(
     run_folder: Path,
     driver_environment: dict[str, str],  # noqa: F811
 ) -> None:
-    path = run_folder / "raytune-results/experiment/journal.jsonl"
+    run_dir = run_folder / "raytune-results/experiment"
     words = ("run", "experiment.yaml", "--resume")
     for kill, (type, count) in enumerate([("report", 2), ("end", 3), ("report", 25)]):
         driver = start(run_folder, driver_environment, *words)
-        wait_for(path, type, count)
+        wait_for(run_dir, type, count)
         time.sleep(0.1 * kill)
         driver.kill()
         finish(driver)
     driver = start(run_folder, driver_environment, *words)
     output = finish(driver)
     assert driver.returncode == 0, output
-    records = check_each_trial_finished_once(path, 12)
+    records = check_each_trial_finished_once(run_dir, 12)
     assert sum(r["type"] == "session" for r in records) == 4
     resumed = [r for r in records if r["type"] == "start" and r["attempt"] > 1]
     assert any(r["checkpoint"] for r in resumed)
@@ -137,29 +140,29 @@ def test_a_signal_stops_safely_and_resume_goes_on(
     driver_environment: dict[str, str],  # noqa: F811
     number: signal.Signals,
 ) -> None:
-    path = run_folder / "raytune-results/experiment/journal.jsonl"
+    run_dir = run_folder / "raytune-results/experiment"
     driver = start(run_folder, driver_environment, "run", "experiment.yaml", "--trials", "4")
-    wait_for(path, "report", 3)
+    wait_for(run_dir, "report", 3)
     driver.send_signal(number)
     began = time.monotonic()
     output = finish(driver)
     assert driver.returncode == 130, output
     assert time.monotonic() - began < 30
     assert "raytune-hpo resume experiment" in output
-    assert journal.read(path)[-1]["reason"] == "interrupted"
+    assert journal.read(run_dir)[-1]["reason"] == "interrupted"
     again = start(run_folder, driver_environment, "resume", "experiment")
     output = finish(again)
     assert again.returncode == 0, output
-    check_each_trial_finished_once(path, 4)
+    check_each_trial_finished_once(run_dir, 4)
 
 
 def test_a_second_driver_is_refused_with_who_holds_the_run(
     run_folder: Path,
     driver_environment: dict[str, str],  # noqa: F811
 ) -> None:
-    path = run_folder / "raytune-results/experiment/journal.jsonl"
+    run_dir = run_folder / "raytune-results/experiment"
     first = start(run_folder, driver_environment, "run", "experiment.yaml", "--trials", "3")
-    wait_for(path, "report", 1)
+    wait_for(run_dir, "report", 1)
     second = start(run_folder, driver_environment, "run", "experiment.yaml", "--resume")
     output = finish(second)
     assert second.returncode == 3
@@ -176,8 +179,8 @@ def test_a_driver_alone_on_the_machine_leaves_no_process_behind(run_folder: Path
     temporary = tempfile.mkdtemp(prefix="t-", dir="/tmp")
     environment = {**os.environ, "TMPDIR": temporary}
     driver = start(run_folder, environment, "run", "experiment.yaml", "--trials", "3")
-    path = run_folder / "raytune-results/experiment/journal.jsonl"
-    wait_for(path, "report", 2)
+    run_dir = run_folder / "raytune-results/experiment"
+    wait_for(run_dir, "report", 2)
     driver.kill()
     finish(driver)
     deadline = time.monotonic() + 30
@@ -187,7 +190,7 @@ def test_a_driver_alone_on_the_machine_leaves_no_process_behind(run_folder: Path
     again = start(run_folder, environment, "resume", "experiment")
     output = finish(again)
     assert again.returncode == 0, output
-    check_each_trial_finished_once(path, 3)
+    check_each_trial_finished_once(run_dir, 3)
     shutil.rmtree(temporary)
 
 

@@ -100,6 +100,7 @@ class MadeRun:
             "session",
             session=count + 1,
             host="node1",
+            run_dir="/runs/demo",
             pid=4711,
             trials=trials or self.experiment.trials,
             parallel=self.parallel,
@@ -163,9 +164,10 @@ class MadeRun:
 
     def write(self, run_dir: Path) -> Path:
         """Write the journal to a run directory and return that."""
-        run_dir.mkdir(parents=True)
+        folder = run_dir / journal.FOLDER
+        folder.mkdir(parents=True)
         data = b"".join(journal.encode(record) for record in map(_without_crc, self.records))
-        (run_dir / journal.FILE_NAME).write_bytes(data)
+        (folder / "000001.jsonl").write_bytes(data)
         return run_dir
 
 

@@ -33,7 +33,7 @@ class MadeRun:
         self.path = folder / "raytune-results" / "tiny"
         self.path.mkdir(parents=True)
         self._now = T0
-        self._journal = Journal(self.path / journal.FILE_NAME, self._clock)
+        self._journal = Journal(self.path, self._clock)
 
     def _clock(self) -> float:
         self._now += 1.0
@@ -61,7 +61,14 @@ class MadeRun:
 
     def session(self, number: int = 1, trials: int | None = 10) -> None:
         self.append(
-            "session", session=number, host="h", pid=1, trials=trials, parallel=2, resources={}
+            "session",
+            session=number,
+            host="h",
+            pid=1,
+            run_dir="/runs/tiny",
+            trials=trials,
+            parallel=2,
+            resources={},
         )
 
     def trial(self, number: int, **config: Any) -> None:
@@ -104,7 +111,7 @@ class MadeRun:
         self.append("finish", reason=reason, message=f"ended by {reason}")
 
     def records(self) -> list[Record]:
-        return journal.read(self.path / journal.FILE_NAME)
+        return journal.read(self.path)
 
     def track(self, **options: Any) -> MlflowTracker:
         """Bring the journal to its store, as a process does that dies at once."""

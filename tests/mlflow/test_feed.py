@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from raytune_hpo import journal
-from raytune_hpo.journal import Record
+from raytune_hpo.journal import Follower, Record
 from raytune_hpo.tracking.base import Unreachable
-from raytune_hpo.tracking.feed import Feed, Reader
+from raytune_hpo.tracking.feed import Feed
 from tests.mlflow.made import MadeRun
 
 
@@ -45,17 +44,17 @@ class Shaky:
 
 
 @pytest.fixture
-def reader(run: MadeRun) -> Reader:
+def reader(run: MadeRun) -> Follower:
     run.header()
     run.session()
     for number in range(20):
         run.whole_trial(number, 0.5)
-    return Reader(run.path / journal.FILE_NAME, piece=300)
+    return Follower(run.path, piece=300)
 
 
-def test_a_journal_is_read_in_pieces(run: MadeRun, reader: Reader) -> None:
+def test_a_journal_is_read_in_pieces(run: MadeRun, reader: Follower) -> None:
     pieces = []
-    while records := reader.read():
+    while records := reader.poll():
         pieces.append(records)
     assert [record for piece in pieces for record in piece] == run.records()
     assert len(pieces) > 20
@@ -65,10 +64,10 @@ def test_a_journal_is_read_in_pieces(run: MadeRun, reader: Reader) -> None:
 
 
 def test_there_may_be_no_journal_yet(run: MadeRun) -> None:
-    assert Reader(run.path / "none").read() == []
+    assert Follower(run.path / "none").poll() == []
 
 
-def test_nothing_is_lost_while_the_store_is_away(run: MadeRun, reader: Reader) -> None:
+def test_nothing_is_lost_while_the_store_is_away(run: MadeRun, reader: Follower) -> None:
     tracker = Shaky(failures=9)
     feed = Feed(reader, tracker)
     now_s = 0.0
@@ -82,7 +81,7 @@ def test_nothing_is_lost_while_the_store_is_away(run: MadeRun, reader: Reader) -
     assert feed.behind == 0
 
 
-def test_waits_grow_up_to_a_limit(reader: Reader) -> None:
+def test_waits_grow_up_to_a_limit(reader: Follower) -> None:
     tracker = Shaky(failures=1000)
     feed = Feed(reader, tracker)
     for second in range(0, 600, 1):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from raytune_hpo import journal
-from raytune_hpo.tracking.feed import Feed, Reader
+from raytune_hpo.journal import Follower
+from raytune_hpo.tracking.feed import Feed
 from raytune_hpo.tracking.mlflow import MlflowTracker
 from raytune_hpo.tracking.process import TrackerProcess
 from raytune_hpo.tracking.store import environment
@@ -106,7 +106,7 @@ def test_connections_that_fail_lose_nothing_and_double_nothing(
     try:
         with environment():
             tracker = MlflowTracker(run.path, ahead=2)
-            feed = Feed(Reader(run.path / journal.FILE_NAME, piece=400), tracker)
+            feed = Feed(Follower(run.path, piece=400), tracker)
             now_s = 0.0
             while not feed.ended:
                 feed.step(now_s, last=True)

@@ -44,7 +44,7 @@ def test_an_experiment_of_the_examples(
     output = run(words, folder, driver_environment)
     assert "all 4 trials are done" in output
     (path,) = (folder / "raytune-results").iterdir()
-    state = RunState.replay(journal.read(path / "journal.jsonl"))
+    state = RunState.replay(journal.read(path))
     assert state.best()
     assert state.counts()[TrialState.FAILED] == 0
     best = run(["-m", "raytune_hpo", "best", "--format", "json"], folder, driver_environment)

@@ -49,15 +49,15 @@ def test_after_a_kill_each_trial_stands_in_mlflow_once(
 ) -> None:
     (folder / "experiment.yaml").write_text(EXPERIMENT.replace("mlflow: false\n", ""))
     (folder / "trial.py").write_text(TRIAL)
-    path = folder / "raytune-results/experiment/journal.jsonl"
+    run_dir = folder / "raytune-results/experiment"
     driver = start(folder, driver_environment, "run", "experiment.yaml")
-    wait_for(path, "report", 8)
+    wait_for(run_dir, "report", 8)
     driver.kill()
     finish(driver)
     driver = start(folder, driver_environment, "resume", "experiment")
     output = finish(driver)
     assert driver.returncode == 0, output
-    records = check_each_trial_finished_once(path, 12)
+    records = check_each_trial_finished_once(run_dir, 12)
     parent, children = runs_of(folder, "experiment")
     assert parent.info.status == "FINISHED"
     run_id = records[0]["id"]
@@ -122,5 +122,5 @@ def test_a_server_that_is_away_costs_no_trial(folder: Path) -> None:
 
     said = sync(result.path, f"sqlite:///{folder}/mlflow.db")
     assert "5 runs made" in said
-    assert len(journal.read(result.path / "journal.jsonl")) > 4
+    assert len(journal.read(result.path)) > 4
     assert len(runs_of(folder, "away")[1]) == 4

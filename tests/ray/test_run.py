@@ -44,7 +44,7 @@ def tune(train: Any, **fields: Any) -> rh.RunResult:
 
 
 def starts(result: rh.RunResult) -> list[tuple[int, int]]:
-    records = journal.read(result.path / "journal.jsonl")
+    records = journal.read(result.path)
     return [(r["trial"], r["attempt"]) for r in records if r["type"] == "start"]
 
 

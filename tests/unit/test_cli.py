@@ -68,7 +68,7 @@ def test_command_line_is_installed() -> None:
 def test_unknown_option_gets_the_nearest() -> None:
     result = invoke("resume", "--trails", "3")
     assert result.exit_code == 2
-    assert "Did you mean '--trials'?" in result.output
+    assert "Did you mean one of: '--trials'" in result.output
 
 
 def test_every_verb_says_what_it_does() -> None:
@@ -208,7 +208,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         made = made_runs.minimize()
         run_dir = session.run_dir_of(experiment, options["folder"])
         for record in made.records:
-            options["on_records"]([record])
+            options["surroundings"].on_records([record])
         return made.write(run_dir)
 
     monkeypatch.setattr(session, "run_experiment", run_experiment)
@@ -245,7 +245,7 @@ def test_storage_is_relative_to_the_working_folder(
 ) -> None:
     result = invoke("run", str(experiment_file(folder)), "--storage", "else where")
     assert result.exit_code == 0, result.output
-    assert (folder / "else where" / "demo" / "journal.jsonl").exists()
+    assert (folder / "else where" / "demo" / "journal" / "000001.jsonl").exists()
     assert f"resume '{folder}/else where/demo' --trials" in result.output
 
 
@@ -258,7 +258,7 @@ def test_secrets_of_the_file_are_not_kept(folder: Path, driver: list[dict[str, A
 def test_resume_hands_the_new_limits_over(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def resume_run(run_dir: Path, *, limits: Any, on_records: Any) -> Path:
+    def resume_run(run_dir: Path, *, limits: Any, **others: Any) -> Path:
         seen.append((run_dir, limits.trials, limits.parallel, limits.time_limit_s))
         return run_dir
 
@@ -301,7 +301,7 @@ def test_exit_code_when_nothing_succeeded() -> None:
 
 def test_run_is_found_by_name_by_folder_or_as_the_newest(finished: Path, folder: Path) -> None:
     other = made_runs.several().write(folder / runs.RESULTS_DIR / "front")
-    os.utime(finished / "journal.jsonl", (1, 1))
+    os.utime(finished / "journal" / "000001.jsonl", (1, 1))
     assert runs.find("demo") == runs.RESULTS_DIR / "demo"
     assert runs.find(str(other)) == other
     assert runs.find(None).name == "front"
@@ -327,7 +327,7 @@ def test_status_of_a_finished_run(finished: Path) -> None:
 
 
 def test_damaged_journal_is_no_traceback(finished: Path) -> None:
-    path = finished / "journal.jsonl"
+    path = finished / "journal" / "000001.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
     result = invoke("status", "demo")
@@ -442,7 +442,7 @@ def test_stop_asks_the_living_driver(finished: Path) -> None:
         lock.flush()
         result = invoke("stop", "demo")
     assert "process 4711 on node1 was asked to stop" in result.output
-    assert (finished / session.STOP_FILE).exists()
+    assert (finished / runs.STOP_FILE).exists()
 
 
 def test_mlflow_sync_says_what_was_done(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

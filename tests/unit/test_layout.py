@@ -79,7 +79,7 @@ def test_only_the_runner_and_the_worker_know_tune() -> None:
 
 
 def test_ray_is_known_in_few_places() -> None:
-    allowed = {"runner", "worker", "session", "cluster.local", "doctor"}
+    allowed = {"runner", "worker", "on_ray", "cluster.local", "doctor"}
     assert users_of("ray") <= {f"raytune_hpo.{name}" for name in allowed}
 
 
@@ -113,10 +113,10 @@ def test_launchers_know_errors_and_the_experiment_only(folder: str) -> None:
 
 
 def test_the_engine_is_below_everything_that_runs() -> None:
-    above = {"runner", "simulate", "session", "testing"}
+    above = {"runner", "on_ray", "ports", "simulate", "session", "testing", "chaos"}
     assert {name.split(".")[1] for name in users_of("raytune_hpo.engine")} <= above
     for user in users_of("raytune_hpo.runner"):
-        assert user == "raytune_hpo.session"
+        assert user == "raytune_hpo.on_ray"
 
 
 @pytest.mark.parametrize("reader", ["tracking", "view"])

@@ -1,0 +1,67 @@
+"""What a session and whoever executes its trials need from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from raytune_hpo.attempt import Job
+from raytune_hpo.engine import Engine
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What an executor needs from outside.
+
+    Attributes:
+        environment: Environment variables of a trial, by its number.
+        ready: Whether a trial with this number could start now as far as others are concerned.
+        nested: Turns a flat config into what a function gets.
+        stop_request: Reason and message when the run is to end now, else None.
+        started: Called when all is set up, in the main loop's thread.
+        sync: Returns when all that the engine recorded is safe; reports are acknowledged after it.
+    """
+
+    environment: Callable[[int], dict[str, str]]
+    ready: Callable[[int], bool]
+    nested: Callable[[dict[str, Any]], dict[str, Any]]
+    stop_request: Callable[[], tuple[str, str] | None]
+    started: Callable[[], None]
+    sync: Callable[[], None]
+
+
+class Executor(Protocol):
+    """Where the trials of a session run."""
+
+    def open(self, log: Path) -> None:
+        """Get ready.
+
+        Args:
+            log: File for what it has to say itself.
+
+        Raises:
+            InfrastructureError: It cannot get ready.
+        """
+
+    def nodes(self) -> list[dict[str, float]]:
+        """Return the resources of each machine, by Ray's names."""
+
+    def lost(self) -> str | None:
+        """Return why it is gone for good, in one sentence, or None; for any thread."""
+
+    def execute(
+        self, engine: Engine, job: Job, resources: Mapping[str, float], ports: Ports
+    ) -> None:
+        """Run the engine's trials to the end.
+
+        Args:
+            engine: Decides what runs.
+            job: What all attempts share.
+            resources: Of one trial, by Ray's names: CPU, GPU, memory (bytes) and custom ones.
+            ports: What is needed from outside.
+        """
+
+    def close(self) -> None:
+        """End what ``open`` started."""
