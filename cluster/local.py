@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from raytune_hpo.cluster.guard import Guard
 from raytune_hpo.errors import InfrastructureError
 
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
@@ -25,11 +26,12 @@ class LocalRay:
 
     In order: the Ray this process is connected to already (a notebook), the cluster that the
     variable RAY_ADDRESS names (a job on Slurm or KubeRay), a new one on this machine. A new one
-    has no dashboard, its own access token, and its files in a folder only this user can read.
+    has no dashboard, its own access token, its files in a folder only this user can read, and
+    listens on this machine's loopback address only.
     """
 
     def __init__(self) -> None:
-        self._folder: Path | None = None
+        self._guard: Guard | None = None
         self._connected = False
         # One that was started here never comes back; a cluster's head may be restarted.
         self.patience_s = 30.0 if os.environ.get("RAY_ADDRESS") else 3.0
@@ -44,6 +46,9 @@ class LocalRay:
             InfrastructureError: Ray did not start.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not os.environ.get("RAY_ADDRESS"):
+            # Read when Ray is imported: a Ray of one machine listens on its loopback address only.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray
 
         _log_to(log)
@@ -76,13 +81,14 @@ class LocalRay:
     def _start(self) -> None:
         import ray
 
-        self._folder = Path(tempfile.mkdtemp(prefix="rth-", dir=_short_folder()))
-        _set_token()
+        folder = Path(tempfile.mkdtemp(prefix="rth-", dir=_short_folder()))
+        self._guard = Guard(folder, _set_token())
+        # Ray opens its own folder to everybody; the one around it stays closed.
         ray.init(
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=str(self._folder),
+            _temp_dir=str(folder / "r"),
         )
 
     def close(self) -> None:
@@ -94,9 +100,9 @@ class LocalRay:
         import ray
 
         ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
 
 def _short_folder() -> str:
@@ -109,20 +115,24 @@ def _short_folder() -> str:
     return next((p for p in places if len(p) <= 24 and os.access(p, os.W_OK)), usual)
 
 
-def _set_token() -> None:
+def _set_token() -> list[Path]:
     """Give Ray an access token of this process's own, in a file that only this user can read.
 
     Ray would write one to the home folder for everybody to read. It reads the token once in the
     life of a process, so there is one a process. Settings of the user's own are left alone.
+
+    Returns:
+        Folders that were made for it now.
     """
     if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", _TOKEN_PATH)):
-        return
+        return []
     folder = Path(tempfile.mkdtemp(prefix="rth-token-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     os.environ[_TOKEN_PATH] = str(token)
+    return [folder]
 
 
 def _log_to(log: Path) -> None:

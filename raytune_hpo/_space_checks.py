@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raytune_hpo.axes import Choice, Constant, Float, Int, LogNormal, Normal, Parameter, mass, same
+from raytune_hpo.axes import Choice, Constant, Float, Int, LogNormal, Normal, Parameter, mass
 from raytune_hpo.errors import ExpressionError, Problem, did_you_mean
 from raytune_hpo.expression import Expression
 
@@ -75,11 +75,16 @@ def _wrong_values(name: str, parameter: Choice) -> Iterator[Problem]:
         return
     if not values:
         yield Problem(path, "is empty: give at least one value")
-    for index, value in enumerate(values):
+    known: set[str] = set()
+    for value in values:
         if not _is_json(value):
             yield Problem(path, f"{value!r} cannot be a value: only {_VALUES} can")
-        elif any(same(value, other) for other in values[:index]):
+            continue
+        # As JSON, values of different types differ: 1, 1.0 and true.
+        text = json.dumps(value)
+        if text in known:
             yield Problem(path, f"{value!r} is there twice")
+        known.add(text)
 
 
 def _is_json(value: Any) -> bool:

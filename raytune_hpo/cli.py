@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from raytune_hpo import exits
+from raytune_hpo import escape, exits
 from raytune_hpo.errors import (
     InfrastructureError,
     JournalError,
@@ -38,7 +38,9 @@ class _Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:
-        click.echo(self.format_message(), file=file, err=file is None)
+        # It may quote a hostile file or journal.
+        text = "\n".join(escape.visible(line) for line in self.format_message().split("\n"))
+        click.echo(text, file=file, err=file is None)
 
 
 class _Commands(click.Group):
@@ -128,7 +130,9 @@ def doctor(target: str | None) -> None:
     marks = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
     failed = False
     for finding in look.examine(None if target is None else _tracking_uri(target)):
-        click.echo(f"{marks[finding.verdict]}  {finding.subject:<14} {finding.text}")
+        click.echo(
+            f"{marks[finding.verdict]}  {finding.subject:<14} {escape.visible(finding.text)}"
+        )
         failed = failed or finding.verdict == "fail"
     if failed:
         raise click.exceptions.Exit(exits.INFRASTRUCTURE)
@@ -248,7 +252,11 @@ def status(run: str | None) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the trial or the run is over.")
 @click.option("--stderr", is_flag=True, help="What the trial wrote to its standard error.")
 def logs(run: str | None, trial: int | None, follow: bool, stderr: bool) -> None:
-    """Print what TRIAL of RUN wrote; without TRIAL, what Ray had to say."""
+    """Print what TRIAL of RUN wrote; without TRIAL, what Ray had to say.
+
+    On a terminal, colours pass and all other control characters are written out. To a file or
+    another program goes what was written, byte by byte.
+    """
     from raytune_hpo import runs
 
     if run is not None and trial is None and run.isdigit() and not runs.is_known(run):
@@ -257,8 +265,16 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool) -> None
     run_dir = _find(run)
     path = runs.log_file(run_dir, trial, stderr=stderr)
     over = _is_over(run_dir, trial) if follow else None
-    for piece in runs.chunks(path, over):
-        click.echo(piece, nl=False)
+    pieces = runs.chunks(path, over)
+    if not sys.stdout.isatty():
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        return
+    try:
+        for piece in escape.for_terminal(pieces, sys.stdout.encoding):
+            click.echo(piece, nl=False)
+    finally:
+        click.echo(escape.RESET, nl=False)
 
 
 @cli.command()
@@ -330,7 +346,7 @@ def sync(run: str | None, uri: str | None, experiment: str | None) -> None:
     """Bring all of a RUN to its MLflow store, such as after an outage; safe to repeat."""
     from raytune_hpo.tracking.sync import sync as bring
 
-    click.echo(bring(_find(run), uri, experiment))
+    click.echo(escape.visible(bring(_find(run), uri, experiment)))
 
 
 # Parts of the commands

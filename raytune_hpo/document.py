@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from raytune_hpo import escape
 from raytune_hpo.errors import Problem, SpecError
 
 MAX_BYTES = 1 << 20
@@ -125,8 +126,9 @@ class Document:
 
     def problem(self, path: str, message: str, place: Place) -> Problem:
         """Return a problem at a place, with its source line."""
+        path, message = escape.visible(path), escape.visible(message)
         if place.override:
-            return Problem(path, message, 0, place.column, place.override)
+            return Problem(path, message, 0, place.column, escape.visible(place.override))
         line = self.lines[place.line - 1] if place.line <= len(self.lines) else ""
         return Problem(path, message, place.line, place.column, _snippet(line, place.column))
 
@@ -259,7 +261,8 @@ class _Builder:
 
     def problem(self, message: str, place: Place, path: str = "") -> Problem:
         line = self.lines[place.line - 1] if place.line <= len(self.lines) else ""
-        return Problem(path, message, place.line, place.column, _snippet(line, place.column))
+        shown = escape.visible(message)
+        return Problem(path, shown, place.line, place.column, _snippet(line, place.column))
 
     def document(self, events: Iterator[yaml.Event]) -> Document:
         """Return the one document of a stream."""

@@ -47,6 +47,7 @@ class Executor(Protocol):
 
     def nodes(self) -> list[dict[str, float]]:
         """Return the resources of each machine, by Ray's names."""
+        ...
 
     def lost(self) -> str | None:
         """Return why it is gone for good, in one sentence, or None; for any thread."""

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import re
 
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-_WORDS = "token|passw(?:or)?d|secret|api_?key|credential"
-_ASSIGNED = re.compile(rf"(?i)\b([\w-]*(?:{_WORDS})[\w-]*[=:]\s*)\S+")
+HIDDEN = "***"
+
+# A password may hold any sign but a blank, so all up to the last @ goes, unless it is a port.
+_USER_INFO = re.compile(r"(?<=://)(?:[^\s/?#@:]*:(?!\d+(?:[/?#]|$))\S*@|[^\s/?#]*@)")
+_WORDS = (
+    r"token|passw(?:or)?d|passwd|passphrase|secret|credential|"
+    r"(?:api|access|account|auth|private)[_-]?key|signature"
+)
+_VALUE = r"""(?:"[^"\n]*"|'[^'\n]*'|(?:(?i:bearer|basic)\s+)?[^\s&]+)"""
+_ASSIGNED = re.compile(rf"""(?i)\b([\w-]*(?:{_WORDS})[\w-]*["']?\s*[=:]\s*){_VALUE}""")
+_HEADER = re.compile(r"(?i)\b(authorization\s*[=:]\s*(?:(?:bearer|basic)\s+)?)\S+")
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without passwords in addresses and without ``token=...`` values."""
-    return _ASSIGNED.sub(r"\1***", _USER_INFO.sub("***@", text))
+    """Return a text without passwords in addresses and without the values of secrets.
+
+    A secret is what stands after a name that says so, such as ``token=...``. What has no such name
+    before it cannot be told from other text.
+
+    >>> redact("http://me:p@ss/w@host:5000/x?api_key=1&b=2")
+    'http://***@host:5000/x?api_key=***&b=2'
+    >>> redact("sqlite:////home/me@work/mlflow.db")
+    'sqlite:////home/me@work/mlflow.db'
+    """
+    text = _USER_INFO.sub(f"{HIDDEN}@", text)
+    return _HEADER.sub(rf"\1{HIDDEN}", _ASSIGNED.sub(rf"\1{HIDDEN}", text))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -17,6 +17,7 @@ from raytune_hpo.errors import ExpressionError
 from raytune_hpo.expression import Expression
 from raytune_hpo.fields import Finding, seen, wrong
 from raytune_hpo.objective import Constraint, Goal, Objective
+from raytune_hpo.running import looks_secret
 from raytune_hpo.section import Section
 
 _MODES = {
@@ -99,11 +100,13 @@ def _uri(value: Any) -> str:
     text = fields.text(value)
     try:
         parts = urlsplit(text)
-        password = parts.password
+        given = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        web = parts.scheme in ("http", "https")
+        # What stands before the @ of a web address is a user and a password, or a token.
+        secret = parts.password is not None or (web and parts.username is not None)
     except ValueError as error:
         raise wrong("is not an address") from error
-    if password is not None:
-        web = parts.scheme in ("http", "https")
+    if secret or any(looks_secret(name) for name in given):
         names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         where = names if web else "MLFLOW_TRACKING_URI, and leave out uri here"
         raise wrong(f"must not hold a password: set the environment variables {where}")

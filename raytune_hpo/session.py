@@ -127,6 +127,8 @@ def run_experiment(
     folder = (folder or Path.cwd()).absolute()
     run_dir = run_dir_of(experiment, folder)
     run_dir.mkdir(parents=True, exist_ok=True)
+    if journal.exists(run_dir):
+        trust.check(run_dir)
     with _locked(run_dir), _journal(run_dir) as log:
         known = RunState.replay(log.records_at_open)
         if not known.sessions:

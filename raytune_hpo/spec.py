@@ -8,11 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo import document, fields, parameters
+from raytune_hpo import document, escape, fields, parameters
 from raytune_hpo.document import Document, Node, Place
 from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.fields import Finding
+from raytune_hpo.redact import redact
 from raytune_hpo.running import looks_secret
 from raytune_hpo.sections import Mlflow, ObjectiveItem
 
@@ -78,7 +79,7 @@ def loads(
     experiment, findings = Experiment.check(data)
     problems += [_locate(finding, read) for finding in findings]
     if experiment is None or problems:
-        order = {_FLAG + text: index for index, text in enumerate(overrides)}
+        order = {_shown(text): index for index, text in enumerate(overrides)}
         raise SpecError(sorted(problems, key=partial(_rank, order)), source)
     return experiment
 
@@ -179,11 +180,16 @@ def _rank(overrides: Mapping[str, int], problem: Problem) -> tuple[int, int, int
     )
 
 
+def _shown(override: str) -> str:
+    """Return an override as messages show it."""
+    return escape.visible(redact(_FLAG + override))
+
+
 def _override(read: Document, overrides: Iterable[str]) -> list[Problem]:
     """Put the values of overrides into a document, and return what is wrong with them."""
     problems: list[Problem] = []
     for text in overrides:
-        whole = _FLAG + text
+        whole = _shown(text)
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +49,8 @@ class Watchdog:
         self._exits_process = exits_process
         self._deadline_s: float | None = None
         self._code = exits.INTERRUPTED
+        # The session sends its own elsewhere while Ray is at work.
+        self._stderr = os.dup(2)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
@@ -58,6 +59,7 @@ class Watchdog:
         """Stop watching."""
         self._over.set()
         self._thread.join()
+        os.close(self._stderr)
 
     def _watch(self) -> None:
         next_look_s = time.monotonic()
@@ -80,7 +82,8 @@ class Watchdog:
 
     def _exit(self) -> None:
         self._before_exit()
-        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-        what = f"{self.reason}. " if self.reason else "ended. "
-        print(f"{show_cursor}{what}Nothing is lost; {self._advice}", file=sys.stderr, flush=True)
+        show_cursor = "\x1b[?25h" if os.isatty(self._stderr) else ""
+        what = self.reason or "interrupted while Ray did not answer"
+        text = f"{show_cursor}{what}. Nothing is lost; {self._advice}\n"
+        os.write(self._stderr, text.encode())
         os._exit(self._code)
