@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raytune_hpo import reporting
+from raytune_hpo.chaos.witness import ORDERED, Witness
 from raytune_hpo.collect import MetricOptions
 from raytune_hpo.trial import Config, Failure, FailureKind
 
@@ -47,6 +48,7 @@ class Job:
         keep_checkpoints: How many of each trial to keep.
         parameters: Names of all parameters of the space.
         metrics: Where a command's metrics come from.
+        chaos: Folder for what workers note and are ordered under ``raytune-hpo chaos``, or None.
     """
 
     run_dir: Path
@@ -62,6 +64,7 @@ class Job:
     keep_checkpoints: int
     parameters: tuple[str, ...] = ()
     metrics: MetricOptions = field(default_factory=MetricOptions)
+    chaos: Path | None = None
 
     @property
     def is_function(self) -> bool:
@@ -133,6 +136,7 @@ class Attempt(ABC):
         self.began_s = self.active_s = time.monotonic()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._unacknowledged = 0
+        self.witness = None if job.chaos is None else _witness(job.chaos, assignment)
         self._thread = threading.Thread(target=self._guarded, name="trial", daemon=True)
         self._thread.start()
 
@@ -158,6 +162,8 @@ class Attempt(ABC):
         """
         for _ in range(self._unacknowledged):
             self.acknowledged.release()
+        if self.witness is not None and self.witness.ordered:
+            return [Event(failure=Failure(FailureKind.NOT_STARTED, ORDERED), stuck=True)]
         events = self._drain(timeout_s) or self.overdue()
         self._unacknowledged = len(events)
         return events
@@ -180,6 +186,8 @@ class Attempt(ABC):
         trouble = None if end.failure is None else storage_trouble(self.folder)
         if trouble is not None:
             end = Event(failure=Failure(FailureKind.STORAGE, trouble))
+        if self.witness is not None:
+            self.witness.ended(None if end.failure is None else end.failure.message)
         self.tell(end)
 
     def _drain(self, timeout_s: float) -> list[Event]:
@@ -211,6 +219,10 @@ class Attempt(ABC):
         own = self.folder / "work"
         own.mkdir(exist_ok=True)
         return own
+
+
+def _witness(folder: Path, assignment: Assignment) -> Witness:
+    return Witness(folder, assignment.trial, assignment.attempt, assignment.checkpoint)
 
 
 def storage_trouble(folder: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from raytune_hpo import escape, exits
+from raytune_hpo.chaos.command import chaos
 from raytune_hpo.errors import (
     InfrastructureError,
     JournalError,
@@ -331,6 +332,9 @@ def best(run: str | None, trial: int | None, form: Format) -> None:
 
     state = _result(_find(run)).state
     click.echo(applied(state, chosen_trial(state, trial), form), nl=False)
+
+
+cli.add_command(chaos)
 
 
 @cli.group(cls=_Commands)

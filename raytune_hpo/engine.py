@@ -120,45 +120,72 @@ class Engine:
         self._first_start_s: float | None = None
         self._exhausted = False
         self._waiting: list[int] = []
-        last_decisions = self._replay(records)
+        last_reports = self._replay(records)
         self.parallel = self.state.sessions[-1].parallel
-        self._settle(last_decisions)
+        self._settle(last_reports)
 
     # Going on from a journal
 
-    def _replay(self, records: Sequence[Record]) -> dict[int, Decision]:
+    def _replay(self, records: Sequence[Record]) -> dict[int, tuple[Record, Decision | None]]:
         """Bring state, searcher and scheduler to the end of the journal.
 
-        Returns what the scheduler says of each trial's last report.
+        Returns the last report of each trial's present attempt, with what the scheduler says of it.
         """
-        decisions: dict[int, Decision] = {}
+        last: dict[int, tuple[Record, Decision | None]] = {}
         for record in records:
             self.state.apply(record)
             kind = record["type"]
             if kind == "trial":
                 self._searcher.adopt(record["trial"], record["config"])
-            elif kind == "report" and record["advanced"]:
-                # A resource metric that is missing has failed the trial: an end record follows.
+            elif kind == "report":
+                decision = None
+                # A resource metric that is missing has failed the trial: see _settle.
                 with suppress(BadMetric):
-                    decisions[record["trial"]] = self._ask(record)
+                    decision = self._ask(record) if record["advanced"] else None
+                last[record["trial"]] = record, decision
             elif kind == "end":
-                decisions.pop(record["trial"], None)
+                last.pop(record["trial"], None)
                 self._tell_end(self.state.trials[record["trial"]])
-        return decisions
+        return last
 
-    def _settle(self, decisions: Mapping[int, Decision]) -> None:
-        """End the attempts that a dead driver left running."""
+    def _settle(self, reports: Mapping[int, tuple[Record, Decision | None]]) -> None:
+        """End the attempts that a dead driver left running.
+
+        It may have died between a report and what follows from it, which is made up for.
+        """
         for trial in list(self.state.unfinished.values()):
             if trial.state is TrialState.RUNNING:
-                decision = decisions.get(trial.number, Decision.CONTINUE)
-                if decision in (Decision.STOP, Decision.COMPLETE):
-                    self._obey(trial, decision)
-                else:
-                    self._end(trial, TrialState.PENDING)
+                report, decision = reports.get(trial.number, (None, None))
+                self._settle_trial(trial, report, decision)
         self._waiting = [
             t.number for t in self.state.unfinished.values() if t.state is TrialState.PENDING
         ]
         self._check()
+
+    def _settle_trial(
+        self, trial: TrialRecord, report: Record | None, decision: Decision | None
+    ) -> None:
+        failure = None if report is None else self._failure_of(trial, report, decision)
+        if failure is not None:
+            self._fail(trial, failure)
+        elif report is not None and self._reaches(report):
+            self._end(trial, TrialState.COMPLETED)
+        elif decision in (Decision.STOP, Decision.COMPLETE):
+            self._obey(trial, decision)
+        else:
+            self._end(trial, TrialState.PENDING)
+
+    def _failure_of(
+        self, trial: TrialRecord, report: Record, decision: Decision | None
+    ) -> Failure | None:
+        """Return how a report failed its trial, or None."""
+        try:
+            self._evaluate(trial, report["metrics"])
+            if report["advanced"] and decision is None:
+                self._ask(report)
+        except BadMetric as error:
+            return Failure(error.kind, str(error))
+        return None
 
     # What the executor asks and tells
 
@@ -360,7 +387,7 @@ class Engine:
         )
 
     def _decide(self, trial: TrialRecord, report: Record) -> Decision:
-        if self.state.objective.reached(tuple(report["values"])) and _all_met(report):
+        if self._reaches(report):
             self._end(trial, TrialState.COMPLETED)
             self._check()
             return Decision.STOP
@@ -378,6 +405,13 @@ class Engine:
             self._obey(trial, decision)
             self._check()
         return decision
+
+    def _reaches(self, report: Record) -> bool:
+        """Return whether a report reaches the target."""
+        values = report["values"]
+        return (
+            values is not None and self.state.objective.reached(tuple(values)) and _all_met(report)
+        )
 
     def _ask(self, report: Record) -> Decision:
         """Return what the scheduler says of a report that is in the state already."""
@@ -415,6 +449,13 @@ class Engine:
         )
 
     def _failed(self, trial: TrialRecord, failure: Failure) -> None:
+        self._fail(trial, failure)
+        if trial.state is TrialState.PENDING:
+            self._waiting.append(trial.number)
+        self._check()
+
+    def _fail(self, trial: TrialRecord, failure: Failure) -> None:
+        """End an attempt that failed, and the trial with it when it has no more."""
         never_begun = failure.kind is FailureKind.WORKER_DIED and not trial.attempts[-1].begun
         lost = never_begun or failure.kind is FailureKind.NODE_LOST
         charged = not lost or trial.lost >= LOST_LIMIT
@@ -422,9 +463,6 @@ class Engine:
         again = failure.kind.retryable and failures <= self.experiment.retries
         state = TrialState.PENDING if again or not charged else TrialState.FAILED
         self._end(trial, state, failure=failure, charged=charged)
-        if state is TrialState.PENDING:
-            self._waiting.append(trial.number)
-        self._check()
 
     def _end(
         self,

@@ -47,6 +47,8 @@ class FunctionAttempt(Attempt):
         self.acknowledged.acquire()
         if self.stopping.is_set():
             raise TrialStopped
+        if self.witness is not None:
+            self.witness.acknowledged(metrics)
         if saved is not None:
             checkpoints.prune(self.folder, self.job.keep_checkpoints, saved)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,6 @@ from raytune_hpo.attempt import Job
 from raytune_hpo.cluster.base import Connection
 from raytune_hpo.engine import Engine
 from raytune_hpo.ports import Ports
-
-_CONNECT_S = 2.0
 
 
 class OnRay:
@@ -30,19 +27,25 @@ class OnRay:
     def open(self, log: Path) -> None:
         """Connect to Ray."""
         self._connection.connect(log)
-        self._servers = _servers()
+        from raytune_hpo import nodes
+
+        self._servers = nodes.servers()
         self._heard_s = time.monotonic()
 
     def nodes(self) -> list[dict[str, float]]:
         """Return the resources of each machine, by Ray's names."""
-        import ray
+        from raytune_hpo import nodes
 
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return nodes.resources()
 
     def lost(self) -> str | None:
         """Return why Ray is gone for good, or None."""
+        if not self._servers:
+            return None
+        from raytune_hpo import nodes
+
         now = time.monotonic()
-        if all(_answers(server) for server in self._servers):
+        if all(nodes.answers(server) for server in self._servers):
             self._heard_s = now
         gone_s = now - self._heard_s
         if gone_s <= self._connection.patience_s:
@@ -61,21 +64,3 @@ class OnRay:
         """Leave Ray as it was found."""
         self._servers = []
         self._connection.close()
-
-
-def _servers() -> list[tuple[str, int]]:
-    """Return the addresses of Ray's head and of the daemon that this driver belongs to."""
-    import ray
-
-    context = ray.get_runtime_context()
-    host, _, port = context.gcs_address.rpartition(":")
-    own = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
-    return [(host, int(port)), (own["NodeManagerAddress"], own["NodeManagerPort"])]
-
-
-def _answers(server: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(server, timeout=_CONNECT_S).close()
-    except OSError:
-        return False
-    return True

@@ -13,9 +13,11 @@ Nothing is imported before it is asked for, so a broken plug-in harms only those
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol, cast
@@ -168,6 +170,12 @@ def _make(
 
 
 def _entry_points(kind: Kind) -> list[EntryPoint]:
+    return _entry_points_of(kind, tuple(sys.path))
+
+
+@cache
+def _entry_points_of(kind: Kind, path: tuple[str, ...]) -> list[EntryPoint]:
+    """Return what is registered; looking through everything that is installed takes its time."""
     return list(entry_points(group=f"raytune_hpo.{kind}"))
 
 

@@ -6,15 +6,18 @@ import re
 
 HIDDEN = "***"
 
+# All parts have a most length, or a long text of a stranger's would take minutes.
 # A password may hold any sign but a blank, so all up to the last @ goes, unless it is a port.
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/?#@:]*:(?!\d+(?:[/?#]|$))\S*@|[^\s/?#]*@)")
+_USER_INFO = re.compile(
+    r"(?<=://)(?:[^\s/?#@:]{0,256}:(?!\d+(?:[/?#]|$))\S{0,4096}@|[^\s/?#]{0,4096}@)"
+)
 _WORDS = (
     r"token|passw(?:or)?d|passwd|passphrase|secret|credential|"
     r"(?:api|access|account|auth|private)[_-]?key|signature"
 )
 _VALUE = r"""(?:"[^"\n]*"|'[^'\n]*'|(?:(?i:bearer|basic)\s+)?[^\s&]+)"""
-_ASSIGNED = re.compile(rf"""(?i)\b([\w-]*(?:{_WORDS})[\w-]*["']?\s*[=:]\s*){_VALUE}""")
-_HEADER = re.compile(r"(?i)\b(authorization\s*[=:]\s*(?:(?:bearer|basic)\s+)?)\S+")
+_ASSIGNED = re.compile(rf"""(?i)((?:{_WORDS})[\w-]{{0,64}}["']?\s{{0,8}}[=:]\s{{0,8}}){_VALUE}""")
+_HEADER = re.compile(r"(?i)\b(authorization\s{0,8}[=:]\s{0,8}(?:(?:bearer|basic)\s{1,8})?)\S+")
 
 
 def redact(text: str) -> str:

@@ -18,11 +18,14 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Experiment as TuneExperiment
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm
 
+from raytune_hpo import nodes
 from raytune_hpo.attempt import STOP_GRACE_S, Assignment, Event, Job
 from raytune_hpo.engine import Engine, Start
 from raytune_hpo.errors import RaytuneHpoError
@@ -30,6 +33,8 @@ from raytune_hpo.ports import Ports
 from raytune_hpo.trial import Failure, FailureKind
 from raytune_hpo.worker import TuneTrial
 
+HANG_SLACK_S = 8.0
+"""A worker ends a trial that is past a limit itself; after this it is taken to hang."""
 KILL_SLACK_S = 5.0
 """A worker that is this much past what it should have ended by itself is killed."""
 
@@ -52,6 +57,7 @@ class _Live:
     start: Start
     tune_trial: Trial
     began_s: float | None = None
+    node_id: str | None = None
     heard_s: float = field(default_factory=time.monotonic)
     unwanted_s: float | None = None
     killed: bool = False
@@ -100,7 +106,7 @@ class _Bridge:
         live = self.live[trial.trial_id]
         live.heard_s = time.monotonic()
         if live.began_s is None:
-            live.began_s = live.heard_s
+            live.began_s, live.node_id = live.heard_s, result["node_id"]
             node, pid = result.get("hostname"), result.get("pid")
             self.engine.on_begin(live.start.trial, live.start.attempt, node, pid)
         stuck = False
@@ -124,7 +130,10 @@ class _Bridge:
     def on_error(self, trial: Trial) -> None:
         """Take note of a worker that died."""
         live = self.live.pop(trial.trial_id)
-        failure = Failure(FailureKind.WORKER_DIED, _death(trial))
+        if live.node_id is not None and nodes.is_lost(live.node_id):
+            failure = Failure(FailureKind.NODE_LOST, "the machine that it ran on is gone")
+        else:
+            failure = Failure(FailureKind.WORKER_DIED, _death(trial))
         self.engine.on_end(live.start.trial, live.start.attempt, failure)
 
     def on_over(self, trial: Trial) -> None:
@@ -157,14 +166,13 @@ class _Bridge:
     def _late(self, live: _Live, now: float) -> Failure | None:
         """Return the failure of a worker that does not even see its own limits, or None."""
         limit = self.job.time_limit_s
-        slack = STOP_GRACE_S + KILL_SLACK_S
         if live.began_s is None:
             return None
-        if limit is not None and now - live.began_s > limit + slack:
+        if limit is not None and now - live.began_s > limit + HANG_SLACK_S:
             message = f"it ran longer than its time limit of {limit:g} s and hung"
             return Failure(FailureKind.TIME_LIMIT, message)
         limit = self.job.silent_limit_s
-        if limit is not None and now - live.heard_s > limit + slack:
+        if limit is not None and now - live.heard_s > limit + HANG_SLACK_S:
             return Failure(FailureKind.SILENT, f"its worker was not heard of for {limit:g} s")
         return None
 
@@ -263,8 +271,32 @@ def execute(engine: Engine, job: Job, resources: Mapping[str, float], ports: Por
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _surviving_memory_hogs() -> Iterator[None]:
+    """Have Tune take a worker that was killed for its memory as one that died.
+
+    Tune 2.60 knows two kinds of errors of a worker and ends the whole run at any other, of which
+    this is one.
+    """
+    original = RayActorManager._actor_task_failed
+
+    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        original(manager, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
+
+
 def _run_tune(bridge: _Bridge, job: Job, scratch: Path) -> None:
-    with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(min(bridge.engine.parallel, 16))}):
+    with (
+        _surviving_memory_hogs(),
+        _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(min(bridge.engine.parallel, 16))}),
+    ):
         tune.run(
             tune.with_parameters(TuneTrial, job=job),
             name="run",

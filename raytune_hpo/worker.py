@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+import ray
 from ray import tune
 
 from raytune_hpo.attempt import Assignment, Attempt, Job, begin
@@ -45,7 +46,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             self._attempt = begin(self._job, self._assignment)
         events = self._attempt.events(HEARTBEAT_S)
         self._stuck = any(event.stuck for event in events)
-        return {"events": [asdict(event) for event in events]}
+        node = ray.get_runtime_context().get_node_id()
+        return {"events": [asdict(event) for event in events], "node_id": node}
 
     def cleanup(self) -> None:
         """End what runs."""

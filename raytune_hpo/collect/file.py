@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from raytune_hpo.collect.base import Collector, Metrics
@@ -107,10 +108,15 @@ class FileSource:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is written: inode, size and time; None if there is none."""
+    """Return what changes when a file is written: inode, size and time; None if there is none.
+
+    A pipe or a device is none: reading it may never end.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
 

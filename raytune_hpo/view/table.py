@@ -61,7 +61,7 @@ class LiveTable:
     ) -> None:
         self.message = ""
         self._state = state
-        self._reference = text.reference(run_dir)
+        self._reference = escape.visible(text.reference(run_dir))
         self._tracking = tracking
         self._console = console or _Console(file=stream)
         self._began_t = state.sessions[-1].t

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,76 +133,109 @@ def test_killed_three_times_each_trial_still_finishes_once(
         )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_stops_safely_and_resume_goes_on(
+def test_signals_stop_safely_and_resume_goes_on(
     run_folder: Path,
     driver_environment: dict[str, str],  # noqa: F811
-    number: signal.Signals,
 ) -> None:
     run_dir = run_folder / "raytune-results/experiment"
-    driver = start(run_folder, driver_environment, "run", "experiment.yaml", "--trials", "4")
-    wait_for(run_dir, "report", 3)
-    driver.send_signal(number)
-    began = time.monotonic()
-    output = finish(driver)
-    assert driver.returncode == 130, output
-    assert time.monotonic() - began < 30
-    assert "raytune-hpo resume experiment" in output
-    assert journal.read(run_dir)[-1]["reason"] == "interrupted"
-    again = start(run_folder, driver_environment, "resume", "experiment")
-    output = finish(again)
-    assert again.returncode == 0, output
+    words: tuple[str, ...] = ("run", "experiment.yaml", "--trials", "4")
+    reports = 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        driver = start(run_folder, driver_environment, *words)
+        wait_for(run_dir, "report", reports + 3)
+        second = start(run_folder, driver_environment, "run", "experiment.yaml", "--resume")
+        refusal = finish(second)
+        assert second.returncode == 3
+        assert f"process {driver.pid} on " in refusal
+        driver.send_signal(number)
+        began_s = time.monotonic()
+        output = finish(driver)
+        assert driver.returncode == 130, output
+        # Goal G12: out within 10 seconds; some more for a machine that does other work too.
+        assert time.monotonic() - began_s < 12
+        assert "raytune-hpo resume experiment" in output
+        records = journal.read(run_dir)
+        assert records[-1]["reason"] == "interrupted"
+        reports = sum(record["type"] == "report" for record in records)
+        words = ("resume", "experiment")
+    last = start(run_folder, driver_environment, *words)
+    output = finish(last)
+    assert last.returncode == 0, output
     check_each_trial_finished_once(run_dir, 4)
+    again = start(run_folder, driver_environment, "run", "experiment.yaml")
+    assert "raytune-hpo resume experiment" in finish(again)
+    assert again.returncode == 2
 
 
-def test_a_second_driver_is_refused_with_who_holds_the_run(
+CLOCK = """
+import time
+
+_real, _ahead = time.time, 0.0
+
+def jumping():
+    hours = int(time.monotonic() * 2) % 3 - 1
+    return _real() + 3600.0 * hours
+
+time.time = jumping
+"""
+
+
+def test_a_clock_that_jumps_by_an_hour_changes_nothing(
     run_folder: Path,
     driver_environment: dict[str, str],  # noqa: F811
 ) -> None:
-    run_dir = run_folder / "raytune-results/experiment"
-    first = start(run_folder, driver_environment, "run", "experiment.yaml", "--trials", "3")
-    wait_for(run_dir, "report", 1)
-    second = start(run_folder, driver_environment, "run", "experiment.yaml", "--resume")
-    output = finish(second)
-    assert second.returncode == 3
-    assert f"process {first.pid} on " in output
-    finish(first)
-    assert first.returncode == 0
-    third = start(run_folder, driver_environment, "run", "experiment.yaml")
-    assert "raytune-hpo resume experiment" in finish(third)
-    assert third.returncode == 2
+    """Goal G15: twice a second the driver's clock goes an hour ahead or back."""
+    (run_folder / "clock").mkdir()
+    (run_folder / "clock/sitecustomize.py").write_text(CLOCK)
+    limits = "trial_time_limit: 5m\nsilent_limit: 5m\ntime_limit: 30m\n"
+    (run_folder / "experiment.yaml").write_text(EXPERIMENT + limits)
+    environment = {**driver_environment, "PYTHONPATH": str(run_folder / "clock")}
+    driver = start(run_folder, environment, "run", "experiment.yaml", "--trials", "6")
+    output = finish(driver)
+    assert driver.returncode == 0, output
+    records = check_each_trial_finished_once(run_folder / "raytune-results/experiment", 6)
+    times = [record["t"] for record in records]
+    assert max(times) - min(times) > 3600, "the clock did not jump"
+    assert records[-1]["reason"] == "trials"
+    assert not [record for record in records if record.get("failure")]
 
 
-def test_a_driver_alone_on_the_machine_leaves_no_process_behind(run_folder: Path) -> None:
-    """With a Ray of its own, killed by SIGKILL: all of it is gone soon after."""
-    temporary = tempfile.mkdtemp(prefix="t-", dir="/tmp")
-    environment = {**os.environ, "TMPDIR": temporary}
-    driver = start(run_folder, environment, "run", "experiment.yaml", "--trials", "3")
-    run_dir = run_folder / "raytune-results/experiment"
-    wait_for(run_dir, "report", 2)
-    driver.kill()
-    finish(driver)
-    deadline = time.monotonic() + 30
-    while (left := _mentioning(temporary)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left
-    again = start(run_folder, environment, "resume", "experiment")
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder with room for some megabytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
+        pytest.skip("a file system of a given size can be made by root only")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_loses_nothing(
+    run_folder: Path,
+    driver_environment: dict[str, str],  # noqa: F811
+    small_disk: Path,
+) -> None:
+    """Goal G13: checkpoints of 400 kB on a disk of 3 MB."""
+    trial = TRIAL.replace(
+        "own.write_text(str(epoch))", "own.write_text(str(epoch) + ' ' * 400_000)"
+    )
+    (run_folder / "trial.py").write_text(trial)
+    words = ("run", "experiment.yaml", "--storage", str(small_disk))
+    driver = start(run_folder, driver_environment, *words)
+    output = finish(driver)
+    assert driver.returncode == 3, output
+    assert "No space left on device" in output
+    assert "raytune-hpo resume" in output
+    run_dir = small_disk / "experiment"
+    before = journal.read(run_dir)
+    assert any(record["type"] == "report" for record in before)
+    assert not [record for record in before if record["type"] == "end" and record["charged"]]
+    command = ["mount", "-o", "remount,size=64m", str(small_disk)]
+    subprocess.run(command, check=True)
+    again = start(run_folder, driver_environment, "resume", str(run_dir))
     output = finish(again)
     assert again.returncode == 0, output
-    check_each_trial_finished_once(run_dir, 3)
-    shutil.rmtree(temporary)
-
-
-def _mentioning(text: str) -> list[str]:
-    """Return the command lines of living processes that mention a text."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit() or int(path.name) == os.getpid():
-            continue
-        try:
-            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in line:
-            found.append(line)
-    return found
+    assert journal.read(run_dir)[: len(before)] == before
+    check_each_trial_finished_once(run_dir, 12)

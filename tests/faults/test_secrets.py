@@ -250,6 +250,7 @@ def test_all_ports_are_on_the_loopback_address(observed: Observed) -> None:
 @pytest.mark.ray
 def test_the_dashboard_is_off(observed: Observed) -> None:
     heads = [p for p in observed.processes if any("dashboard.py" in a for a in p.arguments)]
+    assert heads
     assert all("--disable-frontend" in process.arguments for process in heads)
 
 

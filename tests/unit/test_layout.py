@@ -79,7 +79,7 @@ def test_only_the_runner_and_the_worker_know_tune() -> None:
 
 
 def test_ray_is_known_in_few_places() -> None:
-    allowed = {"runner", "worker", "on_ray", "cluster.local", "doctor"}
+    allowed = {"runner", "worker", "nodes", "cluster.local", "doctor"}
     assert users_of("ray") <= {f"raytune_hpo.{name}" for name in allowed}
 
 

@@ -12,6 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,14 +26,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import raytune_hpo
-from raytune_hpo import command, environment, escape, runs, session, spec, trust
+from raytune_hpo import command, document, environment, escape, runs, session, spec, trust
 from raytune_hpo.cli import cli
 from raytune_hpo.collect.base import Metrics
 from raytune_hpo.collect.file import FileSource
 from raytune_hpo.errors import RunError, SpecError
 from raytune_hpo.redact import redact
 from raytune_hpo.state import RunState
-from raytune_hpo.tracking.names import Names
+from raytune_hpo.tracking.names import Names, note
 from raytune_hpo.view import apply, plan, summary
 from raytune_hpo.view.live import LiveView
 from raytune_hpo.view.notebook import result_html
@@ -63,8 +65,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def controls(text: str, allowed: str = "\n") -> list[str]:
     """Return the characters of a text that steer a terminal."""
-    bare = _COLOUR.sub("", text)
-    return [s for s in bare if s not in allowed and len(escape.visible(s)) != 1]
+    signs = {*_COLOUR.sub("", text)} - {*allowed}
+    return [s for s in signs if unicodedata.category(s) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")]
 
 
 def experiment(**fields: Any) -> str:
@@ -204,6 +206,7 @@ def test_nothing_hostile_reaches_a_screen(hostile_run: MadeRun) -> None:
     shown = list(screens(hostile_run))
     assert [controls(text) for text in shown] == [[]] * 5
     assert all("\\x1b" in text for text in shown)
+    assert not [text for text in shown[:-1] if "\x1b" in text]
 
 
 def test_nothing_hostile_reaches_the_screen_of_a_run_without_result() -> None:
@@ -314,6 +317,25 @@ def test_a_parameter_called_eval_is_a_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"parameters": {"x": {"values": list(range(20_000))}}},
+        {"parameters": {f"x{i}": {"min": 0.0, "max": 1.0} for i in range(500)}},
+        {"constraints": [f"a{i} <= 1" for i in range(5_000)]},
+        {"run": '"$(`' * 100_000},
+        {"run": "${x} " * 100_000},
+        {"objective": {"metric": "a" * 500_000}},
+    ],
+)
+def test_a_file_within_the_limits_is_read_in_seconds(fields: dict[str, Any]) -> None:
+    text = experiment(**fields)
+    assert len(text) < document.MAX_BYTES
+    began_s = time.monotonic()
+    spec.loads(text)
+    assert time.monotonic() - began_s < 30
+
+
+@pytest.mark.parametrize(
     "name", ["../up", "/etc/x", "a/b", "..", ".", "", "-rf", "a\nb", "a\0b", "x" * 64, "A", "$(id)"]
 )
 def test_the_name_of_a_run_leaves_no_folder(name: str) -> None:
@@ -360,6 +382,30 @@ def test_names_for_mlflow_are_legal_and_apart(names: list[str]) -> None:
 def test_a_variable_has_a_name_that_a_shell_takes(name: str) -> None:
     made = command.variable(name)
     assert re.fullmatch(r"RAYTUNE_HPO_PARAM_\w*", made)
+
+
+def test_a_note_of_many_names_is_whole_and_quick_to_make() -> None:
+    names = {f"a{index}_": f"a{index}☃" for index in range(20_000)}
+    began_s = time.monotonic()
+    kept = json.loads(note(names))
+    assert time.monotonic() - began_s < 20
+    assert list(kept.items()) == list(names.items())[: len(kept)]
+    assert len(kept) > 100
+
+
+@pytest.mark.parametrize("words", [["check"], ["run", "--dry-run"], ["doctor"]])
+def test_looking_at_a_file_executes_nothing_of_it(tmp_path: Path, words: list[str]) -> None:
+    touch = "__import__('pathlib').Path('owned').touch()"
+    (tmp_path / "trial.py").write_text(f"{touch}\ndef train(config): ...\n")
+    function = experiment(run="trial:train", mlflow=False)
+    shell = experiment(run="touch owned", setup="touch owned; $(touch owned)", mlflow=False)
+    for number, text in enumerate((function, shell)):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        command = [sys.executable, "-m", "raytune_hpo", *words, f"{number}.yaml"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        assert b"Traceback" not in done.stderr
+        assert words == ["doctor"] or done.returncode == 0
+    assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("key", ["\x1b]0;owned\x07", "a\u202eb", "x\ny"])
@@ -426,6 +472,28 @@ def test_secrets_are_taken_out(text: str) -> None:
 )
 def test_what_holds_no_secret_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("piece", ["-a", "a", "://", "://a:", "token", 'token="', "token ", " "])
+def test_long_texts_are_no_burden(piece: str) -> None:
+    """A server's answer is looked through too: it took minutes when the time was quadratic."""
+    began_s = time.monotonic()
+    redact(piece * (100_000 // len(piece)))
+    assert time.monotonic() - began_s < 20
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://me:{CANARY}@host",
+        f"http://{CANARY}@host",
+        f"postgresql://me:{CANARY}@host/db",
+        f"postgresql://host/db?user=me&password={CANARY}",
+    ],
+)
+def test_the_address_of_a_store_holds_no_secret(uri: str) -> None:
+    with pytest.raises(SpecError, match="must not hold a password"):
+        spec.loads(experiment(mlflow={"uri": uri}))
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")

@@ -1,0 +1,40 @@
+"""The machines of the Ray that this process is connected to."""
+
+from __future__ import annotations
+
+import socket
+
+import ray
+
+_CONNECT_S = 2.0
+
+
+def resources() -> list[dict[str, float]]:
+    """Return the resources of each living machine, by Ray's names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def servers() -> list[tuple[str, int]]:
+    """Return the addresses of Ray's head, and of the daemon that this process belongs to."""
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    own = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return [(host, int(port)), (own["NodeManagerAddress"], own["NodeManagerPort"])]
+
+
+def answers(server: tuple[str, int]) -> bool:
+    """Return whether somebody listens there."""
+    try:
+        socket.create_connection(server, timeout=_CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def is_lost(node_id: str) -> bool:
+    """Return whether a machine has gone; Ray itself takes half a minute to see it."""
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            there = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            return not node["Alive"] or not answers(there)
+    return True
