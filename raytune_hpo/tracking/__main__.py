@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from raytune_hpo.tracking import follow as process
+from raytune_hpo.tracking import store
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
@@ -18,10 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     follow.add_argument("--uri", help="another MLflow store than the journal says")
     follow.add_argument("--no-mlflow", dest="mlflow", action="store_false")
     follow.add_argument("--tensorboard", action="store_true")
-    follow.add_argument("--catch-up", type=float, default=30.0, metavar="SECONDS")
+    for option, default_s, text in (
+        ("--catch-up", process.CATCH_UP_S, "to go on after the driver's end"),
+        ("--hard-limit", process.HARD_LIMIT_S, "that a call may hang after that"),
+        ("--request-timeout", store.REQUEST_TIMEOUT_S, "that a server may be silent"),
+    ):
+        follow.add_argument(option, type=float, default=default_s, metavar="SECONDS", help=text)
     given = parser.parse_args(arguments)
-
-    from raytune_hpo.tracking import follow as process
 
     return process.main(
         given.run_dir,
@@ -30,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mlflow=given.mlflow,
         tensorboard=given.tensorboard,
         catch_up_s=given.catch_up,
+        hard_limit_s=given.hard_limit,
+        request_timeout_s=given.request_timeout,
     )
 
 

@@ -13,6 +13,8 @@ PIECE_BYTES = 1 << 18
 """Of a journal, read at once."""
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
+_LONGEST_LAST_DELAY_S = 2.0
+"""After the driver's end, when there is not much time left."""
 
 
 class Feed:
@@ -44,6 +46,9 @@ class Feed:
             now_s: A monotonic time.
             last: The driver is gone: nothing will come after the end of the journal.
         """
+        longest_s = _LONGEST_LAST_DELAY_S if last else _LONGEST_DELAY_S
+        self._delay_s = min(self._delay_s, longest_s)
+        self._next_s = min(self._next_s, now_s + longest_s)
         if now_s < self._next_s:
             return False
         try:
@@ -52,7 +57,7 @@ class Feed:
             self.error = str(error)
             _log.warning("unreachable, next try in %.1f s: %s", self._delay_s, error)
             self._next_s = now_s + self._delay_s * random.uniform(0.5, 1.0)
-            self._delay_s = min(self._delay_s * 2, _LONGEST_DELAY_S)
+            self._delay_s = min(self._delay_s * 2, longest_s)
             return False
 
     def _step(self, last: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -22,9 +23,13 @@ from raytune_hpo.tracking.feed import PIECE_BYTES, Feed
 
 LOG_NAME = "mlflow.log"
 _POLL_S = 0.2
-_CATCH_UP_S = 30.0
-_HARD_LIMIT_S = 20.0
+CATCH_UP_S = 30.0
+HARD_LIMIT_S = 20.0
 """How much longer a call that hangs may take before the process ends itself."""
+_LATE_S = 8.0
+"""After this time without any news of the store the driver is told."""
+_CATCH_UP_SHARE = 0.9
+"""Of the time that the driver gives at its end; the rest is for a last word."""
 _EXIT_HANGS = 3
 
 _log = logging.getLogger("raytune_hpo.tracking")
@@ -39,14 +44,16 @@ def main(
     uri: str | None = None,
     mlflow: bool = True,
     tensorboard: bool = False,
-    catch_up_s: float = _CATCH_UP_S,
+    catch_up_s: float = CATCH_UP_S,
+    hard_limit_s: float = HARD_LIMIT_S,
+    request_timeout_s: float = store.REQUEST_TIMEOUT_S,
 ) -> int:
     """Follow a journal, and return the exit code.
 
-    The driver writes nothing to the standard input: its end means that the driver is done or
-    dead. What is to be said to the driver goes to the standard output, one JSON object a line;
-    everything else that is printed goes to ``mlflow.log``. Signals that end a driver are ignored,
-    for the end of the run is still to come.
+    The end of the standard input means that the driver is done or dead; before it, the driver may
+    write on a line for how many seconds it will wait. What is to be said to the driver goes to the
+    standard output, one JSON object a line; everything else that is printed goes to
+    ``mlflow.log``. Signals that end a driver are ignored, for the end of the run is still to come.
 
     Args:
         run_dir: The run's directory.
@@ -54,15 +61,17 @@ def main(
         uri: Another MLflow store than the journal says.
         mlflow: Whether to track in MLflow.
         tensorboard: Whether to write TensorBoard files.
-        catch_up_s: How long to go on after the driver's end.
+        catch_up_s: How long to go on after the driver's end, at most.
+        hard_limit_s: How much longer a call that hangs may take before the process ends itself.
+        request_timeout_s: How long a server may be silent before a request counts as failed.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    driver = Driver()
+    driver = Driver(catch_up_s, hard_limit_s)
     redirect(run_dir / LOG_NAME)
-    with memory.exclusive(run_dir, 2 * _CATCH_UP_S), store.environment():
+    with memory.exclusive(run_dir, 2 * CATCH_UP_S), store.environment(request_timeout_s):
         feeds = _feeds(run_dir, ahead, uri, mlflow, tensorboard, driver.say)
-        complete = Follower(feeds, driver, catch_up_s).run()
+        complete = Follower(feeds, driver).run()
         for feed in feeds:
             feed.tracker.close()
     behind = max((feed.behind for feed in feeds if not feed.ended), default=0)
@@ -97,29 +106,61 @@ def redirect(path: Path) -> None:
 
 
 class Driver:
-    """The driver at the other end of the pipes; keeps the standard output to itself."""
+    """The driver at the other end of the pipes; keeps the standard output to itself.
 
-    def __init__(self) -> None:
+    A thread watches it, so that this process ends even when a call to the store hangs.
+
+    Args:
+        catch_up_s: How long to go on after the driver's end, at most.
+        hard_limit_s: How much later the process ends in any case.
+    """
+
+    def __init__(self, catch_up_s: float, hard_limit_s: float) -> None:
+        self._catch_up_s = catch_up_s
+        self._hard_limit_s = hard_limit_s
         self._parent = os.getppid()
         self._out = os.fdopen(os.dup(1), "w")
-        self._gone = False
+        self._lock = threading.Lock()
+        self._gone = threading.Event()
+        self._heard_of_store = False
+        self._deadline_s = math.inf
+        threading.Thread(target=self._watch, name="driver", daemon=True).start()
 
     def say(self, message: dict[str, Any]) -> None:
         """Tell the driver something, if it is still there."""
-        with contextlib.suppress(BrokenPipeError):
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            self._heard_of_store = True
             self._out.write(json.dumps(message) + "\n")
             self._out.flush()
 
     def gone(self, wait_s: float) -> bool:
         """Return whether the driver is done or dead; wait that long for news of it."""
-        if self._gone:
-            time.sleep(wait_s)
-            return True
-        ready, _, _ = select.select([0], [], [], wait_s)
-        if ready:
-            self._gone = not os.read(0, 4096)
-        self._gone = self._gone or os.getppid() != self._parent
-        return self._gone
+        return self._gone.wait(wait_s)
+
+    @property
+    def patience_over(self) -> bool:
+        """Whether the driver is gone, and the time to catch up is over too."""
+        return time.monotonic() > self._deadline_s
+
+    def _watch(self) -> None:
+        late_s = time.monotonic() + _LATE_S
+        while not self._ended():
+            if not self._heard_of_store and time.monotonic() > late_s:
+                self.say({"late": _LATE_S})
+        self._deadline_s = time.monotonic() + self._catch_up_s
+        self._gone.set()
+        time.sleep(self._catch_up_s + self._hard_limit_s)
+        os._exit(_EXIT_HANGS)
+
+    def _ended(self) -> bool:
+        """Wait a little; return whether the driver has closed the pipe, or is dead."""
+        ready, _, _ = select.select([0], [], [], _POLL_S)
+        if not ready:
+            return os.getppid() != self._parent
+        said = os.read(0, 4096)
+        with contextlib.suppress(ValueError):
+            self._catch_up_s = min(self._catch_up_s, float(said) * _CATCH_UP_SHARE)
+        return not said
 
 
 class Follower:
@@ -128,23 +169,19 @@ class Follower:
     Args:
         feeds: One for each tracker; the first one's failures are told to the driver.
         driver: Who started this process.
-        catch_up_s: How long to go on after the driver's end.
     """
 
-    def __init__(self, feeds: list[Feed], driver: Driver, catch_up_s: float) -> None:
+    def __init__(self, feeds: list[Feed], driver: Driver) -> None:
         self._feeds = feeds
         self._driver = driver
-        self._catch_up_s = catch_up_s
         self._told = False
 
     def run(self) -> bool:
         """Go on until the driver is gone; return whether the stores have everything then."""
         while not self._driver.gone(0.0 if self._step() else _POLL_S):
             pass
-        deadline_s = time.monotonic() + self._catch_up_s
-        self._limit()
         while not self._complete():
-            if time.monotonic() > deadline_s:
+            if self._driver.patience_over:
                 return False
             if not self._step(last=True) and not self._complete():
                 time.sleep(_POLL_S)
@@ -164,9 +201,3 @@ class Follower:
         if (error is not None) != self._told:
             self._told = error is not None
             self._driver.say({"error": error} if self._told else {"recovered": True})
-
-    def _limit(self) -> None:
-        """End this process for sure, even when a call to the store hangs."""
-        timer = threading.Timer(self._catch_up_s + _HARD_LIMIT_S, os._exit, [_EXIT_HANGS])
-        timer.daemon = True
-        timer.start()

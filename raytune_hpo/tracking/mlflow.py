@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raytune_hpo.journal import Record
 from raytune_hpo.tracking import memory, parent, settings
@@ -21,7 +23,12 @@ _log = logging.getLogger("raytune_hpo.tracking")
 _SAVE_INTERVAL_S = 1.0
 _TAGS_AT_CREATION = 50
 _TEXT_TRIES = 6
+_CONNECTIONS = 8
+"""Requests to a server at the same time, so that a slow one takes as much as a fast one."""
+_SLOW_S = 1.0
+"""A store that takes longer for a call is slow: its runs would come too late for trials to wait."""
 
+Item = TypeVar("Item")
 Announce = Callable[[dict[str, Any]], None]
 
 
@@ -33,7 +40,8 @@ class MlflowTracker:
         uri: Another store than the journal says.
         experiment: Another MLflow experiment than the journal says.
         ahead: Runs to make for trials that are to come.
-        announce: Told of the store, and of the run id of each trial that has not finished.
+        announce: Told of the store, of the run id of each trial that has not finished, and when
+            the store becomes slow or fast; called by several threads.
 
     Attributes:
         refused: Writes that the store did not take.
@@ -61,9 +69,12 @@ class MlflowTracker:
         self._translator = Translator()
         self._backlog: list[Record] = []
         self._registry: Registry | None = None
-        self._labelled = False
+        self._labels: dict[str, str] | None = None
         self._text_failures = 0
         self._saved_s = 0.0
+        self._slow = False
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="mlflow")
 
     @property
     def applied(self) -> int:
@@ -112,6 +123,7 @@ class MlflowTracker:
 
     def close(self) -> None:
         """Remember what was done."""
+        self._threads.shutdown()
         if self._registry is not None and self._registry.memory.experiment_id:
             self._remember(now=True)
 
@@ -121,8 +133,15 @@ class MlflowTracker:
             header = self._backlog[0]
             self.settings = settings.of_header(header, *self._wanted)
             known = memory.load(self._run_dir, self.settings)
-            self._registry = Registry(Store(self.settings), known, header)
+            self._registry = Registry(Store(self.settings, self._heard), known, header)
         return self._registry
+
+    def _heard(self, seconds: float) -> None:
+        """Tell the driver when the store becomes slow, and when it no longer is."""
+        with self._lock:
+            if (seconds > _SLOW_S) != self._slow:
+                self._slow = not self._slow
+                self._announce({"slow": self._slow})
 
     def _introduce(self, registry: Registry) -> None:
         """Tell the driver where everything goes; makes the parent run if need be."""
@@ -138,15 +157,48 @@ class MlflowTracker:
         self._announce({"ready": ready})
 
     def _flush(self, registry: Registry) -> None:
+        """Bring what waits: first what was measured, then artifacts, each at the same time."""
         waiting = self._translator.waiting
-        if waiting and not self._labelled:
-            labels = parent.experiment_tags(self._translator.state, self._translator.primary_metric)
-            self._try(lambda: registry.store.label(labels))
-            self._labelled = True
-        for key in list(waiting):
-            if key not in registry.deleted:
-                self._send(registry, key, waiting[key])
+        if waiting and self._labels is None:
+            self._labels = parent.experiment_tags(
+                self._translator.state, self._translator.primary_metric
+            )
+        for key in waiting.keys() & registry.deleted:
             del waiting[key]
+        self._each(list(waiting), lambda key: self._send(registry, key, waiting[key]))
+        self._each(list(self._labels or ()), lambda name: self._label(registry.store, name))
+        texts = [(key, name) for key, writes in waiting.items() for name in writes.texts]
+        self._each(texts, lambda item: self._send_text(registry, *item))
+        waiting.clear()
+
+    def _label(self, store: Store, name: str) -> None:
+        """Set a tag of the experiment; once set, it is not set again."""
+        labels = self._labels or {}
+        self._try(lambda: store.label(name, labels[name]))
+        del labels[name]
+
+    def _each(self, items: Sequence[Item], work: Callable[[Item], None]) -> None:
+        """Do the work for each item; for several at the same time where that is faster.
+
+        Raises:
+            Unreachable: Of the first that failed; those that had not begun then are left out.
+        """
+        if self.settings is None or not self.settings.remote:
+            for item in items:
+                work(item)
+            return
+        failed = threading.Event()
+
+        def guarded(item: Item) -> None:
+            if failed.is_set():
+                return
+            try:
+                work(item)
+            except BaseException:
+                failed.set()
+                raise
+
+        _finish([self._threads.submit(guarded, item) for item in items])
 
     def _send(self, registry: Registry, key: Key, writes: Writes) -> None:
         """Bring everything for one run; what has got through is not sent again."""
@@ -159,16 +211,20 @@ class MlflowTracker:
         writes.forget_values()
         if key == PARENT_KEY:
             self._add_packages(writes)
-        for name in list(writes.texts):
-            self._add_text(registry.store, run_id, name, writes.texts[name])
-            del writes.texts[name]
         if writes.status is not None:
             self._set_status(registry, key, writes.status, writes.end_ms)
 
+    def _send_text(self, registry: Registry, key: Key, name: str) -> None:
+        """Add an artifact to a run; once added, it is not added again."""
+        texts = self._translator.waiting[key].texts
+        self._add_text(registry.store, registry.memory.runs[key], name, texts[name])
+        del texts[name]
+
     def _tell(self, key: Key, run_id: str) -> None:
-        if key not in self._announced:
-            self._announced.add(key)
-            self._announce({"trial": int(key), "run_id": run_id})
+        with self._lock:
+            if key not in self._announced:
+                self._announced.add(key)
+                self._announce({"trial": int(key), "run_id": run_id})
 
     def _add_packages(self, writes: Writes) -> None:
         """Add the list of packages where the run is described."""
@@ -183,17 +239,24 @@ class MlflowTracker:
             self._try(lambda: store.add_text(run_id, name, content))
         except Unreachable as error:
             store.ping()
-            self._text_failures += 1
-            if self._text_failures < _TEXT_TRIES:
+            if self._text_may_work():
                 raise
             self._count(error)
         self._text_failures = 0
+
+    def _text_may_work(self) -> bool:
+        """Count a failure while the rest of the store works; return whether to try again."""
+        with self._lock:
+            self._text_failures += 1
+            return self._text_failures < _TEXT_TRIES
 
     def _set_status(self, registry: Registry, key: Key, status: str, end_ms: int | None) -> None:
         self._try(lambda: registry.set_status(key, status, end_ms))
 
     def _log(self, store: Store, run_id: str, writes: Writes) -> None:
         """Bring metrics, params and tags in one go; apart if the store does not take them so."""
+        if not (writes.points or writes.params or writes.tags):
+            return
         try:
             store.log(run_id, writes.points, writes.params, writes.tags)
         except Refused as error:
@@ -217,10 +280,11 @@ class MlflowTracker:
             self._count(error)
 
     def _count(self, error: Exception) -> None:
-        self.refused += 1
-        self.last_refusal = str(error)
-        if self._registry is not None:
-            self._registry.memory.refused += 1
+        with self._lock:
+            self.refused += 1
+            self.last_refusal = str(error)
+            if self._registry is not None:
+                self._registry.memory.refused += 1
         _log.warning("refused: %s", error)
 
     def _make_ahead(self, registry: Registry) -> None:
@@ -236,16 +300,15 @@ class MlflowTracker:
             return
         first = len(state.trials)
         last = first + self._ahead
-        for number in range(first, last if state.budget is None else min(last, state.budget)):
-            key = str(number)
-            run_id = registry.ensure(key, int(time.time() * 1000))
-            self._tell(key, run_id)
-            self._set_status(registry, key, "SCHEDULED", None)
+        numbers = range(first, last if state.budget is None else min(last, state.budget))
+        keys = [str(number) for number in numbers]
+        self._each(keys, lambda key: self._tell(key, registry.ensure(key, _now_ms())))
+        self._each(keys, lambda key: self._set_status(registry, key, "SCHEDULED", None))
 
     def _delete_spares(self, registry: Registry) -> None:
         trials = {PARENT_KEY, *map(str, self._translator.state.trials)}
-        for key in registry.memory.runs.keys() - trials:
-            self._drop(registry, key)
+        spares = sorted(registry.memory.runs.keys() - trials)
+        self._each(spares, lambda key: self._drop(registry, key))
 
     def _drop(self, registry: Registry, key: Key) -> None:
         self._announced.discard(key)
@@ -257,3 +320,14 @@ class MlflowTracker:
         if due and self.settings is not None and self._registry is not None:
             memory.save(self._run_dir, self.settings, self._registry.memory)
             self._saved_s = time.monotonic()
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _finish(calls: Iterable[Future[None]]) -> None:
+    """Wait for all calls, and raise what the first of those that failed has raised."""
+    errors = [error for call in calls if (error := call.exception()) is not None]
+    if errors:
+        raise errors[0]

@@ -40,10 +40,15 @@ def text(value: object, limit: int = _MAX_TAG) -> str:
 
 def note(names: Mapping[str, str]) -> str:
     """Return names as JSON for a tag, without the last ones where it would be too long."""
-    kept = dict(names)
-    while len(written := json.dumps(kept, ensure_ascii=False)) > _MAX_TAG:
-        kept.popitem()
-    return text(written)
+    kept: list[str] = []
+    room = _MAX_TAG - len("{}")
+    for name, meaning in names.items():
+        entry = json.dumps({name: meaning}, ensure_ascii=False)[1:-1]
+        room -= len(entry) + len(", ")
+        if room < 0:
+            break
+        kept.append(entry)
+    return text(f"{{{', '.join(kept)}}}")
 
 
 class Names:

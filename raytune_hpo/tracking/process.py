@@ -18,8 +18,9 @@ from raytune_hpo.redact import redact
 
 READY_WAIT_S = 15.0
 TRIAL_WAIT_S = 2.0
-_PATIENCE = 3
-"""Waits in a row that were in vain, after which trials wait no more."""
+WAITS_S = 3 * TRIAL_WAIT_S
+WAITS_SHARE = 0.02
+"""All waits of trials together may take ``WAITS_S``, and this share of the time since the start."""
 _KILL_WAIT_S = 5.0
 
 
@@ -58,7 +59,10 @@ class TrackerProcess:
         self._refused = 0
         self._run_ids: dict[int, str] = {}
         self._asked_s: dict[int, float] = {}
-        self._in_vain = 0
+        self._has_waited: set[int] = set()
+        self._waited_s = 0.0
+        self._slow = False
+        self._late_s: float | None = None
         self._over = False
         words = command or _command(run_dir, ahead, tensorboard, mlflow)
         with (run_dir / "mlflow.log").open("ab") as log:
@@ -90,7 +94,10 @@ class TrackerProcess:
                 self._error = None
             elif "trial" in message:
                 self._run_ids[message["trial"]] = message["run_id"]
-                self._in_vain = 0
+            elif "slow" in message:
+                self._slow = message["slow"]
+            elif "late" in message:
+                self._late_s = message["late"]
             elif "error" in message:
                 self._error = message["error"]
             elif "recovered" in message:
@@ -112,19 +119,35 @@ class TrackerProcess:
             }
 
     def may_start(self, trial: int) -> bool:
-        """Return whether a trial need not wait for its MLflow run any longer."""
+        """Return whether a trial need not wait for its MLflow run any longer.
+
+        The first one waits until the store has answered, at most ``READY_WAIT_S`` after the start;
+        each one then waits at most ``TRIAL_WAIT_S``, as far as the time for all waits lasts. None
+        waits for a store that is away, or so slow that its runs would come too late.
+        """
         now_s = self._clock()
         with self._lock:
-            if trial in self._run_ids or not self._mlflow or self._over or self._error is not None:
-                return True
-            if self._ready is None:
-                return now_s - self._started_s >= READY_WAIT_S
-            if self._in_vain >= _PATIENCE:
-                return True
-            if now_s - self._asked_s.setdefault(trial, now_s) < TRIAL_WAIT_S:
+            if self._waits(trial, now_s):
                 return False
-            self._in_vain += 1
+            if trial in self._asked_s:
+                self._waited_s += now_s - self._asked_s.pop(trial)
+                self._has_waited.add(trial)
             return True
+
+    def _waits(self, trial: int, now_s: float) -> bool:
+        if trial in self._run_ids or trial in self._has_waited:
+            return False
+        if not self._mlflow or self._over or self._slow or self._error is not None:
+            return False
+        since_start_s = now_s - self._started_s
+        if self._ready is None:
+            return since_start_s < READY_WAIT_S
+        if trial not in self._asked_s:
+            allowed_s = WAITS_S + WAITS_SHARE * since_start_s
+            if self._waited_s + TRIAL_WAIT_S > allowed_s:
+                return False
+            self._asked_s[trial] = now_s
+        return now_s - self._asked_s[trial] < TRIAL_WAIT_S
 
     def line(self) -> str | None:
         """Return one line for the screen: where MLflow is, or why not; None while it starts."""
@@ -134,7 +157,9 @@ class TrackerProcess:
             if self._over and self._behind is None and self._mlflow:
                 return f"MLflow tracking has ended early, see {self._run_dir / 'mlflow.log'}"
             if self._ready is None:
-                return None
+                if self._late_s is None or not self._mlflow:
+                    return None
+                return f"MLflow is not ready after {self._late_s:.0f} s, results are kept"
             uri, number = redact(self._ready["uri"]), self._ready["experiment_id"]
             if uri.startswith(("http://", "https://")):
                 return f"MLflow: {uri.rstrip('/')}/#/experiments/{number}"
@@ -143,7 +168,8 @@ class TrackerProcess:
     def close(self, timeout_s: float = 30.0) -> str | None:
         """Let the process catch up, end it, and return a warning if not all got through."""
         with contextlib.suppress(BrokenPipeError):
-            if self._process.stdin is not None:
+            if self._process.stdin is not None and not self._process.stdin.closed:
+                self._process.stdin.write(f"{timeout_s}\n".encode())
                 self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ class Registry:
     """The runs of one journal in one store.
 
     All runs with the journal's tag are listed once, and again after each creation whose outcome
-    is not known: what was made then is found, and not made twice.
+    is not known: what was made then is found, and not made twice. ``ensure``, ``set_status`` and
+    ``drop`` may be called by several threads, each for other runs.
 
     Args:
         store: Where the runs are.
@@ -43,6 +45,7 @@ class Registry:
         self._listed = False
         self._compared = False
         self._doubtful = False
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         """Connect, and learn which runs there are, if that is not known.
@@ -118,9 +121,11 @@ class Registry:
             tags: Of a new one, besides those that each run has; None for one made ahead.
 
         Raises:
-            Unreachable: It may have been made: ``open`` finds out.
+            Unreachable: It may have been made, or another one: ``open`` finds out.
         """
-        self.open()
+        if not self._listed:
+            # No listing while other threads make runs: it would lack some of them.
+            raise Unreachable("the outcome of an earlier call is not known")
         known = self.memory.runs.get(key)
         return self._create(key, start_ms, tags) if known is None else known
 
@@ -128,7 +133,7 @@ class Registry:
         name = self._header["name"] if key == PARENT_KEY else f"trial-{int(key):04}"
         all_tags: dict[str, Any] = {KEY_TAG: f"{self._header['id']}/{key}"}
         all_tags |= parent.who(self._header)
-        if key != PARENT_KEY:
+        if key != PARENT_KEY and PARENT_KEY in self.memory.runs:
             all_tags["mlflow.parentRunId"] = self.memory.runs[PARENT_KEY]
         all_tags |= {STATE_TAG: "pending"} if tags is None else tags
         try:
@@ -139,7 +144,8 @@ class Registry:
         self.memory.runs[key] = run_id
         self.status[key] = "RUNNING"
         self.deleted.discard(key)
-        self.created += 1
+        with self._lock:
+            self.created += 1
         return run_id
 
     def set_status(self, key: Key, status: str, end_ms: int | None) -> None:

@@ -35,6 +35,11 @@ class Settings:
         return redact(self.uri)
 
     @property
+    def remote(self) -> bool:
+        """Whether it is a server, which takes several requests at the same time."""
+        return self.uri.startswith(("http://", "https://"))
+
+    @property
     def artifacts(self) -> Path | None:
         """Where a store that is a file keeps its artifacts; None lets the server choose."""
         if not self.uri.startswith(_SQLITE):

@@ -7,8 +7,10 @@ but ``create`` have the same effect when made twice.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 from raytune_hpo.redact import redact
 from raytune_hpo.tracking.base import Refused, Unreachable
 from raytune_hpo.tracking.settings import Settings
+
+_log = logging.getLogger("raytune_hpo.tracking")
 
 KEY_TAG = "raytune.trial_key"
 STATE_TAG = "raytune.state"
@@ -26,7 +30,6 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # MLflow would repeat a request whose answer was lost, and so make a run twice.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
@@ -41,8 +44,12 @@ _PERMANENT = frozenset(
         "RESOURCE_DOES_NOT_EXIST",
     }
 )
+_NO_MLFLOW = "API request to endpoint"
+"""How MLflow's client begins when an answer is not in the form of MLflow's server."""
 _TRANSIENT_HTTP = frozenset({401, 403, 408, 429})
 _PAGE = 500
+REQUEST_TIMEOUT_S = 10.0
+"""How long a server may be silent before a request counts as failed."""
 
 Point = tuple[str, float, int, int]
 """A metric's name, value, time in ms and step."""
@@ -66,10 +73,16 @@ class Known:
 
 
 @contextlib.contextmanager
-def environment() -> Iterator[None]:
-    """Set what MLflow reads from the environment, for a process that tracks."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+def environment(request_timeout_s: float = REQUEST_TIMEOUT_S) -> Iterator[None]:
+    """Set what MLflow reads from the environment, for a process that tracks.
+
+    Args:
+        request_timeout_s: How long a server may be silent before a request counts as failed; MLflow
+            takes whole seconds.
+    """
+    wanted = {**_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, round(request_timeout_s)))}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
@@ -85,14 +98,19 @@ class Store:
 
     Args:
         settings: Where it is; nothing is done there before ``open``.
+        heard: Told how many seconds each call took, also one that failed; from the thread of the
+            call.
 
     Attributes:
         experiment_id: Of MLflow; empty before ``open``.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, heard: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self.settings = settings
         self.experiment_id = ""
+        self._heard = heard
         self._client: Any = None
         self._store: Any = None
 
@@ -102,16 +120,17 @@ class Store:
         Raises:
             Unreachable: The store does not answer, or the experiment was deleted there.
         """
-        with self._failures(Unreachable):
-            from mlflow import MlflowClient
+        try:
+            with self._failures():
+                from mlflow import MlflowClient
 
-            self._client = MlflowClient(tracking_uri=self.settings.uri)
-            # MlflowClient.update_run reads the whole run before it sets a status.
-            self._store = self._client._tracking_client.store
-            try:
+                self._client = MlflowClient(tracking_uri=self.settings.uri)
+                # MlflowClient.update_run reads the whole run before it sets a status.
+                self._store = self._client._tracking_client.store
+            with self._call():
                 self.experiment_id = self._experiment()
-            except Refused as error:
-                raise Unreachable(str(error)) from error
+        except Refused as error:
+            raise Unreachable(str(error)) from error
 
     def _experiment(self) -> str:
         name = self.settings.experiment
@@ -120,25 +139,30 @@ class Store:
             root = self.settings.artifacts
             place = None if root is None else str(root / re.sub(r"[^\w-]", "_", name)[:100])
             with contextlib.suppress(Refused), self._failures():
-                return str(self._client.create_experiment(name, artifact_location=place))
+                return self._id(self._client.create_experiment(name, artifact_location=place))
             found = self._client.get_experiment_by_name(name)  # made by another in the meantime
         if found is None or found.lifecycle_stage != "active":
             raise Unreachable(
                 f"the MLflow experiment '{name}' was deleted at {self.settings.shown}: restore it "
                 "there, or name another one as mlflow.experiment"
             )
-        return str(found.experiment_id)
+        return self._id(found.experiment_id)
+
+    def _id(self, given: object) -> str:
+        """Return an id that the store gave; what is no MLflow server may give an empty one."""
+        if not given:
+            raise Unreachable(f"MLflow at {self.settings.shown}: its answer makes no sense")
+        return str(given)
 
     def ping(self) -> None:
         """Return if the store answers."""
-        with self._failures():
+        with self._call():
             self._client.get_experiment(self.experiment_id)
 
-    def label(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the experiment."""
-        with self._failures():
-            for key, value in tags.items():
-                self._client.set_experiment_tag(self.experiment_id, key, value)
+    def label(self, key: str, value: str) -> None:
+        """Set a tag of the experiment."""
+        with self._call():
+            self._client.set_experiment_tag(self.experiment_id, key, value)
 
     def runs(self, run_uuid: str) -> Iterator[Known]:
         """Yield the runs that belong to a journal, the deleted ones too."""
@@ -146,7 +170,7 @@ class Store:
 
         token = None
         while True:
-            with self._failures():
+            with self._call():
                 page = self._client.search_runs(
                     [self.experiment_id],
                     f"tags.`{KEY_TAG}` LIKE '{run_uuid}/%'",
@@ -166,11 +190,11 @@ class Store:
             Unreachable: It may be there or not: look with ``runs`` before the next try.
         """
         try:
-            with self._failures():
+            with self._call():
                 run = self._client.create_run(
                     self.experiment_id, start_time=start_ms, tags=dict(tags), run_name=name
                 )
-                return str(run.info.run_id)
+                return self._id(run.info.run_id)
         except Refused as error:
             raise Unreachable(str(error)) from error
 
@@ -184,7 +208,7 @@ class Store:
         """Add metrics, params and tags; the client cuts them into batches that are taken."""
         from mlflow.entities import Metric, Param, RunTag
 
-        with self._failures():
+        with self._call():
             self._client.log_batch(
                 run_id,
                 [Metric(*point) for point in points],
@@ -196,26 +220,37 @@ class Store:
         """Set the status of a run, and when it ended."""
         from mlflow.entities import RunStatus
 
-        with self._failures():
+        with self._call():
             self._store.update_run_info(run_id, RunStatus.from_string(status), end_ms, None)
 
     def add_text(self, run_id: str, name: str, content: str) -> None:
         """Add a text file to the artifacts of a run; one of that name is replaced."""
         # Artifact stores raise errors of their own libraries; metrics do not wait for those.
-        with self._failures(Refused):
+        with self._call(Refused):
             self._client.log_text(run_id, content, name)
 
     def delete(self, run_id: str) -> None:
         """Delete a run."""
-        with self._failures():
+        with self._call():
             self._client.delete_run(run_id)
 
     @contextlib.contextmanager
-    def _failures(self, other: type[Exception] | None = None) -> Iterator[None]:
+    def _call(self, other: type[Exception] = Unreachable) -> Iterator[None]:
+        """Tell how long it took, and turn what MLflow raises into this module's failures."""
+        began_s = time.monotonic()
+        try:
+            with self._failures(other):
+                yield
+        finally:
+            self._heard(time.monotonic() - began_s)
+
+    @contextlib.contextmanager
+    def _failures(self, other: type[Exception] = Unreachable) -> Iterator[None]:
         """Turn what MLflow raises into ``Unreachable`` or ``Refused``.
 
         Args:
-            other: What to make of errors of other libraries; they pass if absent.
+            other: What to make of errors of other libraries, such as of an answer that cannot be
+                read.
         """
         from mlflow.exceptions import MlflowException
         from requests.exceptions import HTTPError, RequestException
@@ -225,7 +260,7 @@ class Store:
         except (Unreachable, Refused):
             raise
         except MlflowException as error:
-            self._raise(Refused if error.error_code in _PERMANENT else Unreachable, error)
+            self._raise(Refused if _permanent(error) else Unreachable, error)
         except HTTPError as error:
             code = 0 if error.response is None else error.response.status_code
             refused = 400 <= code < 500 and code not in _TRANSIENT_HTTP
@@ -233,22 +268,30 @@ class Store:
         except RequestException as error:
             self._raise(Unreachable, error)
         except Exception as error:
-            if other is None:
-                raise
+            _log.debug("not an error of MLflow's", exc_info=True)
             self._raise(other, error)
 
     def _raise(self, kind: Callable[[str], Exception], error: Exception) -> None:
         raise kind(f"MLflow at {self.settings.shown}: {_reason(error)}") from error
 
 
+def _permanent(error: Any) -> bool:
+    """Return whether MLflow itself has said no; a gateway before it may be only in its way."""
+    from mlflow.exceptions import RestException
+
+    of_gateway = not isinstance(error, RestException) and str(error).startswith(_NO_MLFLOW)
+    return error.error_code in _PERMANENT and not of_gateway
+
+
 def _reason(error: Exception) -> str:
     """Return what went wrong in a few words."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()) or type(error).__name__
     if "DNS rebinding" in said:
         return "it refuses this host name; start it with: mlflow server --allowed-hosts NAME"
     known = re.search(
         r"Connection refused|Connection reset|Name or service not known|[Tt]imed out"
-        r"|Remote end closed connection|database is locked|disk is full",
+        r"|Remote end closed connection|database is locked|disk is full"
+        r"|attempt to write a readonly database|unable to open database file",
         said,
     )
     return known.group() if known else redact(said)[:300]

@@ -137,8 +137,10 @@ def test_signals_stop_safely_and_resume_goes_on(
     run_folder: Path,
     driver_environment: dict[str, str],  # noqa: F811
 ) -> None:
+    # Slow ones, so that none of the sessions comes to the end.
+    (run_folder / "trial.py").write_text(TRIAL.replace("sleep(0.25)", "sleep(1)"))
     run_dir = run_folder / "raytune-results/experiment"
-    words: tuple[str, ...] = ("run", "experiment.yaml", "--trials", "4")
+    words: tuple[str, ...] = ("run", "experiment.yaml", "--trials", "9")
     reports = 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         driver = start(run_folder, driver_environment, *words)
@@ -158,10 +160,11 @@ def test_signals_stop_safely_and_resume_goes_on(
         assert records[-1]["reason"] == "interrupted"
         reports = sum(record["type"] == "report" for record in records)
         words = ("resume", "experiment")
+    (run_folder / "trial.py").write_text(TRIAL.replace("sleep(0.25)", "sleep(0)"))
     last = start(run_folder, driver_environment, *words)
     output = finish(last)
     assert last.returncode == 0, output
-    check_each_trial_finished_once(run_dir, 4)
+    check_each_trial_finished_once(run_dir, 9)
     again = start(run_folder, driver_environment, "run", "experiment.yaml")
     assert "raytune-hpo resume experiment" in finish(again)
     assert again.returncode == 2

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from raytune_hpo.journal import Follower
+from raytune_hpo.testing.mlflow_proxy import CUT, PASS, REFUSE, Proxy, always, mixed
+from raytune_hpo.testing.mlflow_server import serve
 from raytune_hpo.tracking.feed import Feed
 from raytune_hpo.tracking.mlflow import MlflowTracker
 from raytune_hpo.tracking.process import TrackerProcess
 from raytune_hpo.tracking.store import environment
 from raytune_hpo.tracking.sync import sync
 from tests.mlflow.made import MadeRun, View
-from tests.mlflow.proxy import Fate, Proxy
 from tests.mlflow.test_follow import until
 
 pytestmark = pytest.mark.mlflow
@@ -33,38 +27,8 @@ pytestmark = pytest.mark.mlflow
 def port(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
-    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    words += ["--port", str(number), "--workers", "1"]
-    words += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    words += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            env={**os.environ, **quiet},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        until(lambda: answers(number))
+    with serve(folder) as number:
         yield number
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        time.sleep(0.2)
-        return False
 
 
 def fill(run: MadeRun, name: str, uri: str | None = None) -> None:
@@ -99,9 +63,7 @@ def test_a_server(run: MadeRun, port: int) -> None:
 def test_connections_that_fail_lose_nothing_and_double_nothing(
     run: MadeRun, port: int, seed: int
 ) -> None:
-    rng = random.Random(seed)
-    fates: list[Fate] = ["pass", "pass", "refuse", "cut"]
-    proxy = Proxy(port, lambda number: rng.choice(fates))
+    proxy = Proxy(port, mixed([PASS, PASS, REFUSE, CUT], seed))
     fill(run, f"shaky-{seed}", proxy.uri)
     try:
         with environment():
@@ -122,15 +84,13 @@ def test_connections_that_fail_lose_nothing_and_double_nothing(
 
 
 def test_an_outage_is_told_and_got_over(run: MadeRun, port: int) -> None:
-    fates: list[Fate] = ["refuse"]
-    proxy = Proxy(port, lambda number: fates[-1])
+    proxy = Proxy(port, [(always, REFUSE)])
     fill(run, "away", proxy.uri)
     process = TrackerProcess(run.path, ahead=1)
     try:
-        until(process.line)
-        assert "MLflow unreachable" in (process.line() or "")
+        until(lambda: "MLflow unreachable" in (process.line() or ""))
         assert process.may_start(0)
-        fates.append("pass")
+        proxy.script = ()
         assert process.close() is None
     finally:
         proxy.close()
@@ -138,7 +98,7 @@ def test_an_outage_is_told_and_got_over(run: MadeRun, port: int) -> None:
 
 
 def test_an_outage_that_does_not_end_is_reported(run: MadeRun, port: int) -> None:
-    proxy = Proxy(port, lambda number: "refuse")
+    proxy = Proxy(port, [(always, REFUSE)])
     fill(run, "gone", proxy.uri)
     words = [sys.executable, "-m", "raytune_hpo.tracking", "follow", str(run.path)]
     process = TrackerProcess(run.path, ahead=1, command=[*words, "--catch-up", "1"])
