@@ -14,7 +14,6 @@ from raytune_hpo.objective import Mode
 from raytune_hpo.results import RunResult
 from raytune_hpo.session import (
     Limits,
-    Listener,
     Surroundings,
     resume_run,
     run_dir_of,
@@ -69,16 +68,16 @@ def run(
         experiment = experiment.model_copy(update={"name": _new_name(experiment)})
         experiment = experiment.with_function(run) if callable(run) else experiment
     run_dir = run_dir_of(experiment, Path.cwd())
-    with _view(run_dir, quiet) as view:
+    with _surroundings(run_dir, quiet) as around:
         if resume and journal.exists(run_dir):
             resume_run(
                 run_dir,
                 limits=Limits(trials=experiment.trials, parallel=experiment.parallel),
                 function=experiment.function,
-                surroundings=Surroundings(view),
+                surroundings=around,
             )
         else:
-            run_experiment(experiment, surroundings=Surroundings(view))
+            run_experiment(experiment, surroundings=around)
     return RunResult.load(run_dir)
 
 
@@ -99,9 +98,9 @@ def _new_name(experiment: Experiment) -> str:
 
 
 @contextmanager
-def _view(run_dir: Path, quiet: bool) -> Iterator[Listener]:
+def _surroundings(run_dir: Path, quiet: bool) -> Iterator[Surroundings]:
     if quiet:
-        yield lambda records: None
+        yield Surroundings()
         return
     with LiveView(run_dir) as view:
-        yield view
+        yield Surroundings(view, view.note)

@@ -30,6 +30,8 @@ def save(source: Path, trial_dir: Path, attempt: int) -> Path:
     number = 1 + (_key(own[-1])[1] if own else 0)
     target = folder / f"{attempt:03d}-{number:06d}"
     draft = target.with_suffix(".part")
+    for left in folder.glob("*.old"):
+        shutil.rmtree(left, ignore_errors=True)
     shutil.rmtree(draft, ignore_errors=True)
     if source.is_dir():
         shutil.copytree(source, draft)
@@ -48,7 +50,10 @@ def prune(trial_dir: Path, keep: int, newest: Path) -> None:
     """Delete all but the ``keep`` newest checkpoints up to ``newest``."""
     older = [path for path in _numbered(trial_dir / FOLDER) if _key(path) <= _key(newest)]
     for path in older[: max(0, len(older) - keep)]:
-        shutil.rmtree(path)
+        # Half a checkpoint must never stand under its name.
+        unused = path.with_suffix(".old")
+        path.rename(unused)
+        shutil.rmtree(unused)
 
 
 def sync(path: Path) -> None:

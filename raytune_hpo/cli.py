@@ -192,7 +192,7 @@ def run_command(
             folder=folder,
             source=source,
             resume=resume,
-            surroundings=Surroundings(view, exits_process=True),
+            surroundings=Surroundings(view, view.note, exits_process=True),
         )
     _conclude(run_dir)
 
@@ -222,7 +222,7 @@ def resume(
             run_dir,
             limits=limits,
             trusted=trusted,
-            surroundings=Surroundings(view, exits_process=True),
+            surroundings=Surroundings(view, view.note, exits_process=True),
         )
     _conclude(run_dir)
 
@@ -400,6 +400,9 @@ class _Silence:
         """Nothing was opened."""
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> None:
+        """Show nothing."""
+
+    def note(self, message: str) -> None:
         """Show nothing."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ class CommandAttempt(Attempt):
         # Many programs log to stderr what a person wants to know.
         self._errors = Tail(self.folder / "stderr.log")
         self._lines = Lines()
+        # What was told and not yet acknowledged: the checkpoint of each event, or None.
+        self._told: deque[Path | None] = deque()
 
     def _begin_log(self, name: str) -> int:
         """Tell an attempt's output from that of the one before; return where it begins."""
@@ -103,6 +106,7 @@ class CommandAttempt(Attempt):
             if data:
                 self._take(data)
             self._poll_files()
+            self._prune()
             code = self._process.exit_code
             if code is not None:
                 ended_s = ended_s or time.monotonic()
@@ -131,7 +135,7 @@ class CommandAttempt(Attempt):
             return
         for line in lines:
             for metrics in self._collector.feed(line):
-                self.tell(Event(metrics=metrics))
+                self._tell_metrics(metrics)
 
     def _poll_files(self, *, last: bool = False) -> None:
         self._read(self._errors.lines(last=last))
@@ -141,18 +145,28 @@ class CommandAttempt(Attempt):
             self._tell_report(line)
         if self._source is not None:
             for metrics in self._source.poll(last=last):
-                self.tell(Event(metrics=metrics))
+                self._tell_metrics(metrics)
 
     def _tell_report(self, line: str) -> None:
-        """Pass on a line of the report file, and keep its newest checkpoints only."""
+        """Pass on a line of the report file."""
         metrics, reported = _report(line)
         place = None
         if reported is not None:
             saved = self._saved(self.workdir() / reported)
             place = str(saved.relative_to(self.job.run_dir))
-            # One more than asked for: the newest may not be in the journal yet.
-            checkpoints.prune(self.folder, self.job.keep_checkpoints + 1, saved)
+        self._told.append(saved)
         self.tell(Event(metrics=metrics, checkpoint=place))
+
+    def _tell_metrics(self, metrics: dict[str, Any]) -> None:
+        self._told.append(None)
+        self.tell(Event(metrics=metrics))
+
+    def _prune(self) -> None:
+        """Delete checkpoints that the journal has newer ones than."""
+        while not self.stopping.is_set() and self.acknowledged.acquire(blocking=False):
+            saved = self._told.popleft()
+            if saved is not None:
+                checkpoints.prune(self.folder, self.job.keep_checkpoints, saved)
 
     def _saved(self, reported: Path) -> Path:
         """Return a checkpoint in the trial's folder; ``report`` has copied it there already."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from raytune_hpo.errors import did_you_mean
@@ -141,7 +142,8 @@ class Engine:
                 decision = None
                 # A resource metric that is missing has failed the trial: see _settle.
                 with suppress(BadMetric):
-                    decision = self._ask(record) if record["advanced"] else None
+                    asked = record["advanced"] and not self._reaches(record)
+                    decision = self._ask(record) if asked else None
                 last[record["trial"]] = record, decision
             elif kind == "end":
                 last.pop(record["trial"], None)
@@ -181,7 +183,7 @@ class Engine:
         """Return how a report failed its trial, or None."""
         try:
             self._evaluate(trial, report["metrics"])
-            if report["advanced"] and decision is None:
+            if report["advanced"] and decision is None and not self._reaches(report):
                 self._ask(report)
         except BadMetric as error:
             return Failure(error.kind, str(error))
@@ -510,9 +512,12 @@ class Engine:
                 return
 
     def _wrong_metric(self) -> tuple[str, str] | None:
-        if len(self.state.finished) != 1:
+        ended = (self.state.trials[number] for number in self.state.finished)
+        # Those that were stopped when the first one ended the run say nothing.
+        judged = list(islice((t for t in ended if t.state is not TrialState.STOPPED), 2))
+        if len(judged) != 1:
             return None
-        failure = self.state.trials[self.state.finished[0]].failure
+        failure = judged[0].failure
         if failure is None or failure.kind is not FailureKind.METRIC_MISSING:
             return None
         return "spec", failure.message

@@ -76,12 +76,14 @@ class Surroundings:
 
     Attributes:
         on_records: Called with the journal's records, those of earlier sessions first.
+        on_note: Called with a sentence for the person at the screen.
         executor: Where the trials run; None for Ray.
         exits_process: Whether this process is the driver's own, so that it may be ended when a
             library will not let go of it.
     """
 
     on_records: Listener = lambda records: None
+    on_note: Callable[[str], None] = lambda text: None
     executor: Executor | None = None
     exits_process: bool = False
 
@@ -313,7 +315,7 @@ class _Session:
             environment=self._tracking_environment,
             ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
             nested=self.experiment.search_space.nested,
-            stop_request=_StopRequests(self.run_dir, self.signals, self.watchdog),
+            stop_request=_Look(self),
             started=self.signals.install,
             sync=self.log.sync,
         )
@@ -367,25 +369,40 @@ class _Monotonic:
         return time.monotonic()
 
 
-class _StopRequests:
-    """Looks for signals and losses at every call, and for a request file twice a second."""
+class _Look:
+    """Looks for signals and losses at every call, and twice a second at files and the tracker."""
 
-    def __init__(self, run_dir: Path, signals: StopSignals, watchdog: Watchdog) -> None:
-        self._file = run_dir / STOP_FILE
-        self._signals = signals
-        self._watchdog = watchdog
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+        self._file = session.run_dir / STOP_FILE
         self._next_look_s = 0.0
+        self._said: str | None = None
 
     def __call__(self) -> tuple[str, str] | None:
-        if self._signals.received is not None:
-            return "interrupted", f"interrupted by {self._signals.received}"
-        if self._watchdog.reason is not None:
-            return "infrastructure", self._watchdog.reason
+        received = self._session.signals.received
+        if received is not None:
+            self._say(f"{received}: stopping; resume will go on with what runs now")
+            return "interrupted", f"interrupted by {received}"
+        if self._session.watchdog.reason is not None:
+            return "infrastructure", self._session.watchdog.reason
         now = time.monotonic()
         if now < self._next_look_s:
             return None
         self._next_look_s = now + 0.5
+        self._note_trouble()
         return ("stopped", "stopped by raytune-hpo stop") if self._file.exists() else None
+
+    def _note_trouble(self) -> None:
+        """Say when the tracker's store goes away, and when it is back."""
+        tracker = self._session.tracker
+        trouble = None if tracker is None else tracker.trouble()
+        if trouble is not None or self._said is not None:
+            self._say(trouble or "MLflow is back; what was kept is being sent")
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._session.around.on_note(text)
 
 
 def _job(run_dir: Path, experiment: Experiment, header: Record) -> Job:

@@ -151,19 +151,25 @@ class TrackerProcess:
 
     def line(self) -> str | None:
         """Return one line for the screen: where MLflow is, or why not; None while it starts."""
+        trouble = self.trouble()
+        with self._lock:
+            if trouble is not None or self._ready is None:
+                return trouble
+            uri, number = redact(self._ready["uri"]), self._ready["experiment_id"]
+            if uri.startswith(("http://", "https://")):
+                return f"MLflow: {uri.rstrip('/')}/#/experiments/{number}"
+            return f"MLflow: {uri} (mlflow ui --backend-store-uri {uri})"
+
+    def trouble(self) -> str | None:
+        """Return in one line why MLflow does not get what happens now, or None."""
         with self._lock:
             if self._error is not None:
                 return f"MLflow unreachable, results are kept: {self._error}"
             if self._over and self._behind is None and self._mlflow:
                 return f"MLflow tracking has ended early, see {self._run_dir / 'mlflow.log'}"
-            if self._ready is None:
-                if self._late_s is None or not self._mlflow:
-                    return None
+            if self._ready is None and self._late_s is not None and self._mlflow:
                 return f"MLflow is not ready after {self._late_s:.0f} s, results are kept"
-            uri, number = redact(self._ready["uri"]), self._ready["experiment_id"]
-            if uri.startswith(("http://", "https://")):
-                return f"MLflow: {uri.rstrip('/')}/#/experiments/{number}"
-            return f"MLflow: {uri} (mlflow ui --backend-store-uri {uri})"
+            return None
 
     def close(self, timeout_s: float = 30.0) -> str | None:
         """Let the process catch up, end it, and return a warning if not all got through."""
