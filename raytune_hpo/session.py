@@ -436,6 +436,7 @@ def _job(run_dir: Path, experiment: Experiment, header: Record) -> Job:
             path=experiment.metrics.path,
             patterns=experiment.metrics.patterns,
         ),
+        chaos=run_dir / "chaos" if os.environ.get(journal.CHAOS_ENV) else None,
     )
 
 

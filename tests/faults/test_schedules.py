@@ -207,7 +207,7 @@ class BeginsAnew(SimulatedEngine):
     """Goes on without any checkpoint."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more, has_checkpoint=lambda path: False)
+        super().__init__(*args, **{**more, "has_checkpoint": lambda path: False})
 
 
 class RunsTooMany(SimulatedEngine):
@@ -310,7 +310,7 @@ MUTANTS: list[tuple[type[Schedule], str]] = [
     (with_engine(HidesFailures), r"G5: .* was not told of the trials"),
     (with_engine(ForgetsObservations), r"G5: .* was not told of the trials"),
     (SeedsAnew, r"G5: .* has an unexpected config"),
-    (with_engine(CountsRetriesAnew), r"G8: .* that is charged"),
+    (with_engine(CountsRetriesAnew), r"G8: .* is charged as number"),
     (with_engine(IgnoresMaxFailed), r"G8: trial \d+ started in session \d+ after \d+ trials"),
     (with_engine(RunsTooMany), r"G8: .* trials at once"),
     (with_engine(ChargesLostWorkers), r"G8: .* is \('\w+', 'worker_died', True\)"),

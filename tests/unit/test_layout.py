@@ -72,14 +72,16 @@ def test_the_links_lead_to_the_folders(folder: str) -> None:
 
 
 def test_only_the_runner_and_the_worker_know_tune() -> None:
+    # Ray Tune alone, without raytune-hpo, is what ``raytune-hpo chaos`` compares with.
     assert users_of("ray.tune") | users_of("ray.air") == {
+        "raytune_hpo.chaos.plain_tune",
         "raytune_hpo.runner",
         "raytune_hpo.worker",
     }
 
 
 def test_ray_is_known_in_few_places() -> None:
-    allowed = {"runner", "worker", "nodes", "cluster.local", "doctor"}
+    allowed = {"runner", "worker", "nodes", "cluster.local", "doctor", "chaos.plain_tune"}
     assert users_of("ray") <= {f"raytune_hpo.{name}" for name in allowed}
 
 

@@ -1,0 +1,113 @@
+"""Plans of faults, and when and whom they strike."""
+
+from __future__ import annotations
+
+import pytest
+
+from raytune_hpo.chaos.command import chaos, plan_of
+from raytune_hpo.chaos.plan import Every, Fault, FaultKind, Strikes, share
+from raytune_hpo.errors import SpecError
+
+RUNNING = tuple(range(10, 20))
+
+
+def options(*words: str) -> dict[str, object]:
+    """Return what the command line makes of some words."""
+    return dict(chaos.make_context("chaos", list(words)).params)
+
+
+def fault(kind: FaultKind = FaultKind.FAIL, every: str = "10s", **more: float) -> Fault:
+    """Return a fault of half of the running trials."""
+    return Fault(kind, Every.parse(every), **{"share": 0.5, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("20s", Every(20)), ("20", Every(20)), ("0.5s", Every(0.5)), ("36t", Every(36, True))],
+)
+def test_intervals(text: str, expected: Every) -> None:
+    assert Every.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0s", "-1s", "soon", "infs", "nan", "t", "36ts"])
+def test_what_is_no_interval(text: str) -> None:
+    with pytest.raises(SpecError, match="no interval"):
+        Every.parse(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("50%", 0.5), ("0.25", 0.25), ("0%", 0), ("1", 1)])
+def test_shares(text: str, expected: float) -> None:
+    assert share(text) == expected
+
+
+@pytest.mark.parametrize("text", ["101%", "-1%", "half", "nan", "%"])
+def test_what_is_no_share(text: str) -> None:
+    with pytest.raises(SpecError, match="no share"):
+        share(text)
+
+
+def test_the_command_line_makes_a_plan() -> None:
+    words = ("--fail", "50%", "--kill", "5%", "--kill-driver", "2", "--disk-full", "--every", "20s")
+    plan = plan_of(options(*words, "--for", "3"))
+    assert plan == [
+        Fault(FaultKind.FAIL, Every(20), share=0.5, for_s=3),
+        Fault(FaultKind.KILL, Every(20), share=0.05, for_s=3),
+        Fault(FaultKind.KILL_DRIVER, Every(20), for_s=3, times=2),
+        Fault(FaultKind.DISK_FULL, Every(20), for_s=3, times=1),
+    ]
+
+
+def test_without_faults_there_is_a_plan_all_the_same() -> None:
+    kinds = [fault.kind for fault in plan_of(options())]
+    assert kinds == [FaultKind.KILL, FaultKind.KILL_DRIVER]
+
+
+def test_every_kind_of_fault_has_an_option() -> None:
+    assert {kind.value.replace("-", "_") for kind in FaultKind} <= options().keys()
+
+
+def test_the_same_seed_strikes_the_same_trials() -> None:
+    plan = [fault(), fault(FaultKind.KILL)]
+    first, again, other = (Strikes(plan, seed) for seed in (7, 7, 8))
+    moments = [10.0 * number for number in range(1, 6)]
+    course = [first.due(now_s, 0, RUNNING) for now_s in moments]
+    assert course == [again.due(now_s, 0, tuple(reversed(RUNNING))) for now_s in moments]
+    assert course != [other.due(now_s, 0, RUNNING) for now_s in moments]
+
+
+def test_a_share_of_one_hits_all_and_none_hits_none() -> None:
+    strikes = Strikes([fault(share=1.0), fault(share=0.0)], 0)
+    assert [strike.trials for strike in strikes.due(10, 0, RUNNING)] == [RUNNING, ()]
+
+
+def test_a_fraction_of_a_trial_comes_out_right_on_average() -> None:
+    strikes = Strikes([fault(share=0.05, every="1s")], 3)
+    hits = [len(strikes.due(now_s, 0, RUNNING)[0].trials) for now_s in range(1, 2001)]
+    assert set(hits) == {0, 1}
+    assert 900 <= sum(hits) <= 1100
+
+
+def test_strikes_come_at_their_interval() -> None:
+    strikes = Strikes([fault(every="10s")], 0)
+    struck = [now_s for now_s in range(100) if strikes.due(now_s, 0, RUNNING)]
+    assert struck == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+
+
+def test_strikes_come_by_finished_trials() -> None:
+    strikes = Strikes([fault(every="36t")], 0)
+    struck = [finished for finished in range(150) if strikes.due(1e6, finished, RUNNING)]
+    assert struck == [36, 72, 108, 144]
+
+
+def test_a_strike_waits_for_a_running_trial_and_does_not_pile_up() -> None:
+    strikes = Strikes([fault(every="10s")], 0)
+    assert strikes.due(35, 0, ()) == []
+    assert len(strikes.due(36, 0, RUNNING)) == 1
+    assert strikes.due(37, 0, RUNNING) == []
+    assert len(strikes.due(40, 0, RUNNING)) == 1
+
+
+def test_what_is_counted_comes_so_often_however_late() -> None:
+    strikes = Strikes([fault(FaultKind.KILL_DRIVER, times=2)], 0)
+    moments = (25, 26, 27, 1000)
+    assert [len(strikes.due(now_s, 0, RUNNING)) for now_s in moments] == [1, 1, 0, 0]
