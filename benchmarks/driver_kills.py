@@ -29,19 +29,6 @@ from typing import Any
 TRIALS, STEPS, PARALLEL, STEP_S = 40, 10, 4, 0.15
 NOTES = "notes"
 SYSTEMS = ("raytune-hpo", "ray-tune", "no-ray")
-COMMAND = """
-note() { printf '{"what": "%s", "key": "%s", "step": %s}\\n' $1 ${x} $2 >> "$NOTES_FILE"; }
-step=0
-if [ -n "$RAYTUNE_HPO_CHECKPOINT" ]; then step=$(cat "$RAYTUNE_HPO_CHECKPOINT/step"); fi
-note began $step
-while [ $step -lt 10 ]; do
-  step=$((step + 1)); sleep 0.02
-  mkdir -p own-$step && echo $step > own-$step/step
-  printf '{"metrics": {"loss": %s}, "checkpoint": "own-%s"}\\n' ${x} $step >> "$RAYTUNE_HPO_REPORT_FILE"
-  note made $step
-done
-note ended $step
-"""
 
 
 @dataclass
@@ -77,7 +64,7 @@ def train_ours(config: dict[str, Any]) -> None:
     own = Path(f"own-{rh.trial_number()}")
     own.mkdir(exist_ok=True)
     for step in range(first + 1, STEPS + 1):
-        time.sleep(STEP_S)
+        time.sleep(float(os.environ.get("STEP_S", STEP_S)))
         (own / "step").write_text(str(step))
         rh.report(loss=config["x"] / step, checkpoint=own)
         note(file, "acknowledged", config["x"], step)
@@ -128,23 +115,28 @@ def drive_ours(folder: Path) -> None:
 
 def drive_without_ray(folder: Path) -> None:
     import raytune_hpo as rh
+    from raytune_hpo import journal
     from raytune_hpo.experiment import Experiment
-    from raytune_hpo.session import Surroundings, run_experiment
+    from raytune_hpo.session import Surroundings, resume_run, run_dir_of, run_experiment
     from raytune_hpo.testing.threads import Threads
 
+    # Function trials share their process with the driver here: one at a time, and fast.
+    os.environ.update({"NOTES_FILE": str(folder / NOTES), "STEP_S": "0.02"})
     experiment = Experiment.from_python(
-        COMMAND,
+        train_ours,
         {"x": rh.Float(0.0, 1.0)},
         "loss",
         name="kills",
         mlflow=False,
         trials=TRIALS,
-        parallel=PARALLEL,
-        workdir="trial",
+        parallel=1,
         search={"algorithm": "random", "seed": 1},
-        env={"NOTES_FILE": str(folder / NOTES)},
     )
-    run_experiment(experiment, resume=True, surroundings=Surroundings(executor=Threads()))
+    around = Surroundings(executor=Threads(slots=1))
+    if journal.exists(run_dir_of(experiment, folder)):
+        resume_run(run_dir_of(experiment, folder), function=train_ours, surroundings=around)
+    else:
+        run_experiment(experiment, folder=folder, surroundings=around)
 
 
 def drive_tune(folder: Path) -> None:
@@ -213,7 +205,7 @@ def _session(system: str, folder: Path, count: Count, chance: random.Random | No
     driver.wait()
     if not killed and driver.returncode != 0:
         raise SystemExit(f"the driver of {system} ended with {driver.returncode}")
-    if killed:
+    if killed and system != "no-ray":
         _settle(folder)
     _count(count, before, notes_of(folder)[len(before) :])
     return not killed

@@ -135,7 +135,7 @@ def run_experiment(
         known = RunState.replay(log.records_at_open)
         if not known.sessions:
             log.start_over()
-            _write_header(log, experiment, folder, source)
+            records = [_write_header(log, experiment, folder, source)]
         elif not resume:
             raise RunExistsError(
                 f"{run_dir}: there is a run already. Go on with it: raytune-hpo resume "
@@ -143,8 +143,9 @@ def run_experiment(
             )
         else:
             _check_same(experiment, known.experiment)
+            records = log.records_at_open
         limits = Limits(experiment.trials, experiment.parallel)
-        _Session(run_dir, log, experiment, limits, surroundings or Surroundings()).run()
+        _Session(run_dir, log, records, experiment, limits, surroundings or Surroundings()).run()
     return run_dir
 
 
@@ -183,8 +184,8 @@ def resume_run(
         experiment = RunState.replay(log.records_at_open).experiment
         if function is not None:
             experiment = experiment.with_function(function)
-        surroundings = surroundings or Surroundings()
-        _Session(run_dir, log, experiment, limits or Limits(), surroundings).run()
+        records, limits = log.records_at_open, limits or Limits()
+        _Session(run_dir, log, records, experiment, limits, surroundings or Surroundings()).run()
     return run_dir
 
 
@@ -227,14 +228,14 @@ def _journal(run_dir: Path) -> Iterator[Journal]:
         log.close()
 
 
-def _write_header(log: Journal, experiment: Experiment, folder: Path, source: str | None) -> None:
+def _write_header(log: Journal, experiment: Experiment, folder: Path, source: str | None) -> Record:
     algorithm, reason = experiment.search.algorithm, "asked for"
     if algorithm == "auto":
         algorithm, reason = auto_searcher(
             experiment.search_space, experiment.objectives, experiment.trials
         )
     seed = experiment.search.seed
-    log.append(
+    record = log.append(
         "experiment",
         version=VERSION,
         id=uuid.uuid4().hex,
@@ -252,6 +253,7 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
     failpoints.reach("session.header")
     if source is not None:
         (log.run_dir / "experiment.yaml").write_text(redacted(source))
+    return record
 
 
 @dataclass
@@ -260,15 +262,15 @@ class _Session:
 
     run_dir: Path
     log: Journal
+    records: list[Record]
     experiment: Experiment
     limits: Limits
     around: Surroundings
 
     def run(self) -> None:
         """Run from the end of the journal until the engine says that it is over."""
-        records = journal.read(self.run_dir)
         # What can be wrong with it comes out before Ray is started.
-        job = _job(self.run_dir, self.experiment, RunState.replay(records).header)
+        job = _job(self.run_dir, self.experiment, self.records[0])
         executor = self.around.executor or OnRay(LocalRay())
         self.signals = StopSignals()
         self.signals.install()
@@ -306,11 +308,10 @@ class _Session:
         fits = sum(_fits(node, resources) for node in nodes)
         if not fits:
             raise InfrastructureError(_no_room(resources, nodes))
-        state = RunState.replay(journal.read(self.run_dir))
-        self._begin(state, resources, fits)
-        records = journal.read(self.run_dir)
-        self.around.on_records(records)
-        engine = self._engine(state, records)
+        state = RunState.replay(self.records)
+        self.records.append(self._begin(state, resources, fits))
+        self.around.on_records(self.records)
+        engine = self._engine(state, self.records)
         ports = Ports(
             environment=self._tracking_environment,
             ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
@@ -322,9 +323,9 @@ class _Session:
         executor.execute(engine, job, resources, ports)
         self.log.sync()
 
-    def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> None:
+    def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> Record:
         wanted = self.limits.parallel or self.experiment.parallel or fits
-        self.log.append(
+        record = self.log.append(
             "session",
             session=len(state.sessions) + 1,
             host=socket.gethostname(),
@@ -335,6 +336,7 @@ class _Session:
             resources=resources,
         )
         failpoints.reach("session.begun")
+        return record
 
     @property
     def _tracker_wait_s(self) -> float:
