@@ -150,7 +150,7 @@ class CommandAttempt(Attempt):
     def _tell_report(self, line: str) -> None:
         """Pass on a line of the report file."""
         metrics, reported = _report(line)
-        place = None
+        saved = place = None
         if reported is not None:
             saved = self._saved(self.workdir() / reported)
             place = str(saved.relative_to(self.job.run_dir))

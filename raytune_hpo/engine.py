@@ -172,7 +172,7 @@ class Engine:
             self._fail(trial, failure)
         elif report is not None and self._reaches(report):
             self._end(trial, TrialState.COMPLETED)
-        elif decision in (Decision.STOP, Decision.COMPLETE):
+        elif decision is Decision.STOP or decision is Decision.COMPLETE:
             self._obey(trial, decision)
         else:
             self._end(trial, TrialState.PENDING)

@@ -353,8 +353,11 @@ class Journal:
         self._fd = _claim(self.path)
         failpoints.reach("journal.claimed")
         try:
+            # What a dead driver had not brought to disk is what this one goes on from.
+            for segment in segments(run_dir):
+                _sync(segment)
             self.records_at_open, self.torn = _readable(run_dir)
-        except JournalError:
+        except (JournalError, OSError):
             os.close(self._fd)
             self.path.unlink()
             raise

@@ -94,7 +94,7 @@ def holder(run_dir: Path) -> dict[str, Any] | None:
         content = _content(fd)
         if not content:
             return None
-        locked = _try(fd, fcntl.LOCK_SH)
+        locked = try_lock(fd, fcntl.LOCK_SH)
         if locked is False:
             return content
         if _is_here(content):
@@ -112,14 +112,23 @@ def _acquire(fd: int) -> bool | None:
         Whether it was taken; None where the file system has no locks.
     """
     for _ in range(5):
-        taken = _try(fd, fcntl.LOCK_EX)
+        taken = try_lock(fd, fcntl.LOCK_EX)
         if taken is not False:
             return taken
         time.sleep(0.05)
     return False
 
 
-def _try(fd: int, kind: int) -> bool | None:
+def try_lock(fd: int, kind: int) -> bool | None:
+    """Try to lock an open file.
+
+    Args:
+        fd: The file.
+        kind: ``fcntl.LOCK_EX`` or ``fcntl.LOCK_SH``.
+
+    Returns:
+        Whether it was locked; None where the file system has no locks.
+    """
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

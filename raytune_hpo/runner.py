@@ -280,10 +280,10 @@ def _surviving_memory_hogs() -> Iterator[None]:
     """
     original = RayActorManager._actor_task_failed
 
-    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             exception = RayActorError(error_msg=str(exception))
-        original(manager, tracked_actor_task, exception)
+        original(self, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = failed
     try:

@@ -118,10 +118,19 @@ class Strikes:
     """
 
     def __init__(self, plan: Sequence[Fault], seed: int) -> None:
-        self._faults = [_Pending(fault, _stream(seed, i, fault)) for i, fault in enumerate(plan)]
+        counted = [fault for fault in plan if fault.times is not None]
+        self._faults = [
+            # Those that stop the whole run take turns, so that each of them is met.
+            _Pending(fault, _stream(seed, i, fault), counted.index(fault), len(counted))
+            if fault in counted
+            else _Pending(fault, _stream(seed, i, fault))
+            for i, fault in enumerate(plan)
+        ]
 
     def due(self, now_s: float, finished: int, running: Sequence[int]) -> list[Strike]:
         """Return the strikes of this moment; one that finds no trial running waits for one.
+
+        At most one of them ends the driver; the next such one waits for the next call.
 
         Args:
             now_s: Seconds since the strikes may begin; never goes back.
@@ -130,26 +139,46 @@ class Strikes:
         """
         if not running:
             return []
-        found = (pending.strike(now_s, finished, sorted(running)) for pending in self._faults)
-        return [strike for strike in found if strike is not None]
+        strikes: list[Strike] = []
+        for pending in self._faults:
+            if pending.ends_driver and any(strike.fault.kind.ends_driver for strike in strikes):
+                continue
+            strike = pending.strike(now_s, finished, sorted(running))
+            if strike is not None:
+                strikes.append(strike)
+        return strikes
 
 
 class _Pending:
-    """The next strike of one fault."""
+    """The next strike of one fault.
 
-    def __init__(self, fault: Fault, stream: random.Random) -> None:
+    Args:
+        fault: The fault.
+        stream: Picks the trials.
+        turn: Intervals to let pass before the first one.
+        turns: Intervals from one strike to the next.
+    """
+
+    def __init__(self, fault: Fault, stream: random.Random, turn: int = 0, turns: int = 1) -> None:
         self._fault = fault
         self._stream = stream
+        self._turn = turn
+        self._turns = turns
         self._count = 0
+
+    @property
+    def ends_driver(self) -> bool:
+        """Whether the driver does not survive it."""
+        return self._fault.kind.ends_driver
 
     def strike(self, now_s: float, finished: int, running: Sequence[int]) -> Strike | None:
         every = self._fault.every
-        position = finished if every.in_trials else now_s
-        if self._count == self._fault.times or position < (self._count + 1) * every.amount:
+        passed = math.floor((finished if every.in_trials else now_s) / every.amount)
+        due = self._count * self._turns + self._turn + 1
+        if self._count == self._fault.times or passed < due:
             return None
         # One that was held up does not bring those that it held up with it.
-        passed = math.floor(position / every.amount)
-        self._count = self._count + 1 if self._fault.times is not None else passed
+        self._count = passed if self._fault.times is None else self._count + 1
         if not self._fault.kind.hits_trials:
             return Strike(self._fault)
         return Strike(self._fault, self._victims(running))

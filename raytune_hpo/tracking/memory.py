@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raytune_hpo import lock
 from raytune_hpo.errors import RunLockedError
 from raytune_hpo.tracking.settings import Settings
 
@@ -94,8 +95,5 @@ def exclusive(run_dir: Path, patience_s: float) -> Iterator[None]:
 
 
 def _taken(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    # Where there are no locks, the driver's own lock keeps a second tracker away.
+    return lock.try_lock(file, fcntl.LOCK_EX) is not False

@@ -111,3 +111,27 @@ def test_what_is_counted_comes_so_often_however_late() -> None:
     strikes = Strikes([fault(FaultKind.KILL_DRIVER, times=2)], 0)
     moments = (25, 26, 27, 1000)
     assert [len(strikes.due(now_s, 0, RUNNING)) for now_s in moments] == [1, 1, 0, 0]
+
+
+def test_what_stops_the_whole_run_takes_turns() -> None:
+    plan = [fault(kind, times=2) for kind in (FaultKind.KILL_DRIVER, FaultKind.DISK_FULL)]
+    strikes = Strikes([fault(), *plan], 0)
+    found = [
+        (now_s, strike.fault.kind)
+        for now_s in range(100)
+        for strike in strikes.due(now_s, 0, RUNNING)
+        if strike.fault.times is not None
+    ]
+    assert found == [
+        (10, FaultKind.KILL_DRIVER),
+        (20, FaultKind.DISK_FULL),
+        (30, FaultKind.KILL_DRIVER),
+        (40, FaultKind.DISK_FULL),
+    ]
+
+
+def test_the_driver_dies_of_one_thing_at_a_time() -> None:
+    kinds = (FaultKind.KILL_DRIVER, FaultKind.STOP_DRIVER, FaultKind.DISK_FULL)
+    strikes = Strikes([fault(kind, times=1) for kind in kinds], 0)
+    found = [[strike.fault.kind for strike in strikes.due(1e6, 0, RUNNING)] for _ in range(4)]
+    assert found == [[kinds[0]], [kinds[1]], [kinds[2]], []]

@@ -406,6 +406,26 @@ def test_what_was_not_synced_may_go_and_nothing_else(
     log.close()
 
 
+def test_what_a_dead_driver_had_not_synced_is_synced_before_it_is_built_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = Journal(tmp_path)
+    dead.append("report", trial=0)
+    synced: list[str] = []
+    real = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raytune_hpo.journal.os.fsync", note)
+        log = Journal(tmp_path)
+    assert str(dead.path) in synced
+    log.close()
+    dead.close()
+
+
 def test_the_full_disk_of_chaos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(journal.CHAOS_ENV, "1")
     log = Journal(tmp_path)
