@@ -18,7 +18,7 @@ from pathlib import Path
 from raytune_hpo import exits, journal
 from raytune_hpo.chaos import witness
 from raytune_hpo.chaos.plan import Fault, FaultKind, Strike, Strikes
-from raytune_hpo.chaos.strike import Faults, Worker
+from raytune_hpo.chaos.strike import Faults, Worker, store_file
 from raytune_hpo.errors import InfrastructureError, JournalError
 from raytune_hpo.journal import CHAOS_ENV, Follower, Record
 from raytune_hpo.trial import TrialState
@@ -127,7 +127,9 @@ class Campaign:
         seed: Of the strikes.
         mlflow_uri: The run's MLflow store, or None.
         say: Gets a line for each strike and each start.
-        environment: More variables for the driver.
+
+    Raises:
+        SpecError: The plan cuts off an MLflow store that cannot be.
     """
 
     def __init__(
@@ -139,14 +141,15 @@ class Campaign:
         *,
         mlflow_uri: str | None,
         say: Say,
-        environment: dict[str, str] | None = None,
     ) -> None:
+        if any(fault.kind is FaultKind.MLFLOW_OUTAGE for fault in plan):
+            store_file(mlflow_uri)
         self._run_dir = run_dir
         self._words = list(start)
         self._strikes = Strikes(plan, seed)
         self._faults = Faults(run_dir, mlflow_uri)
         self._say = say
-        self._environment = {**os.environ, **(environment or {}), CHAOS_ENV: "1"}
+        self._environment = {**os.environ, CHAOS_ENV: "1"}
         self._watched = _Watched(run_dir)
         self._struck: list[Struck] = []
         self._codes: list[int] = []
@@ -164,16 +167,18 @@ class Campaign:
         self._began_s = time.monotonic()
         driver = self._start()
         try:
-            while not self._over(driver):
-                if driver.poll() is not None:
-                    driver = self._again()
+            while True:
+                code = driver.poll()
                 self._watched.look()
+                if code is not None:
+                    if self._is_over(code):
+                        break
+                    driver = self._again()
                 self._strike(driver)
                 time.sleep(_POLL_S)
         finally:
             self._faults.end()
             _end(driver)
-        self._watched.look()
         wall_s = time.monotonic() - self._began_s
         return Outcome(
             tuple(self._watched.seen),
@@ -183,13 +188,9 @@ class Campaign:
             self._surprises,
         )
 
-    def _over(self, driver: subprocess.Popen[bytes]) -> bool:
-        """Return whether the driver has ended and is not to be started again."""
-        code = driver.poll()
-        if code is None:
-            return False
+    def _is_over(self, code: int) -> bool:
+        """Return whether a driver that has ended is not to be started again."""
         self._codes.append(code)
-        self._watched.look()
         finish = self._watched.finish
         if finish is not None and finish not in _RESUMABLE:
             return True

@@ -19,10 +19,11 @@ RETRIES = 3
 _BUILT_IN = "chaos-digits"
 _NOT_LOST = 0
 _LOST = 1
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.argument("file", type=_FILE, required=False)
 @click.option("--fail", metavar="SHARE", help="Let 50% of the running trials fail for good.")
 @click.option("--kill", metavar="SHARE", help="Kill the workers of so many of them.")
 @click.option("--slow", metavar="SHARE", help="Have so many stand still for a while.")
@@ -53,11 +54,11 @@ def chaos(file: Path | None, preset: str | None, **options: Any) -> None:
     --kill 20% --kill-driver 1. The exit code is 0 only if nothing was lost.
     """
     # What was started here ends with this process, also when it is told to end.
-    signal.signal(signal.SIGTERM, _interrupt)
-    if preset is not None:
-        _draw(options["storage"] or Path.cwd() / preset, options)
-        return
-    code = _run(file, options)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = _run(file, options) if preset is None else _draw(preset, options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if code:
         raise click.exceptions.Exit(code)
 
@@ -92,64 +93,72 @@ def plan_of(options: dict[str, Any]) -> list[Fault]:
     ]
 
 
-def _draw(folder: Path, options: dict[str, Any]) -> None:
-    """Make the curves of the paper's figure, and draw it."""
+def _draw(preset: str, options: dict[str, Any]) -> int:
+    """Make the curves of the paper's figure, draw it, and return the exit code."""
     from raytune_hpo.chaos import katib, katib_figure
 
-    parts = katib.run(folder.absolute(), options["trials"], options["seed"], click.echo)
+    folder = (options["storage"] or Path.cwd() / preset).absolute()
+    parts = katib.run(folder, options["trials"], options["seed"], click.echo)
     for line in [katib.scale(parts), *katib_figure.table(parts)]:
         click.echo(line)
     for path in katib_figure.draw(parts, katib.scale(parts), folder):
         click.echo(f"wrote {path}")
+    return _NOT_LOST if all(part.get("nothing_lost", True) for part in parts) else _LOST
 
 
 def _run(file: Path | None, options: dict[str, Any]) -> int:
+    """Run an experiment under a plan, show the verdict, and return the exit code."""
     from rich.console import Console
 
-    from raytune_hpo import journal, spec
+    from raytune_hpo import journal
     from raytune_hpo.chaos import screen, witness
     from raytune_hpo.chaos.campaign import Campaign
+    from raytune_hpo.chaos.tracked import differences
     from raytune_hpo.chaos.verdict import judge
+
+    plan, seed = plan_of(options), options["seed"]
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    run_dir, words, uri = _driver(file, plan, options)
+    for fault in plan:
+        console.print(f"plan: {fault}")
+    console.print(f"seed {seed}; run {run_dir}")
+    outcome = Campaign(run_dir, words, plan, seed, mlflow_uri=uri, say=console.print).run()
+    records = journal.read(run_dir)
+    observed = witness.observed(run_dir / witness.FOLDER)
+    tracked = None if uri is None else differences(run_dir, records)
+    verdict = judge(observed, outcome.seen, records, tracked=tracked)
+    screen.show(console, verdict, outcome)
+    if options["json_file"] is not None:
+        about = {"run_dir": str(run_dir), "seed": seed, "plan": [*map(str, plan)]}
+        text = json.dumps(screen.figures(verdict, outcome, **about), indent=1)
+        options["json_file"].write_text(text + "\n")
+    return _NOT_LOST if verdict.nothing_lost else _LOST
+
+
+def _driver(
+    file: Path | None, plan: Sequence[Fault], options: dict[str, Any]
+) -> tuple[Path, list[str], str | None]:
+    """Return the run's directory, the words that start its driver, and its MLflow store.
+
+    Raises:
+        SpecError: The experiment is wrong.
+        RunExistsError: There is such a run already.
+    """
+    from raytune_hpo import spec
+    from raytune_hpo.errors import RunExistsError
     from raytune_hpo.runs import RESULTS_DIR
 
     storage = (options["storage"] or Path.cwd() / RESULTS_DIR).absolute()
     file = file or _built_in(storage)
-    plan = plan_of(options)
     experiment = spec.load(file, options["overrides"])
     changes = [*options["overrides"], *_changes(experiment, plan, options)]
     experiment = spec.load(file, changes)
     name = options["name"] or _free_name(experiment.name, storage)
-    run_dir = storage / name
-    console = Console(highlight=False, soft_wrap=True)
-    for fault in plan:
-        console.print(f"plan: {fault}")
-    console.print(f"seed {options['seed']}; run {run_dir}", markup=False)
+    if (storage / name).exists():
+        raise RunExistsError(f"{storage / name} is there already; name another: --name OTHER")
     words = ["run", str(file), "--name", name, "--storage", str(storage)]
     words += [word for change in changes for word in ("--set", change)]
-    uri = _mlflow_uri(experiment, file)
-    campaign = Campaign(
-        run_dir,
-        words,
-        plan,
-        options["seed"],
-        mlflow_uri=uri,
-        say=lambda text: console.print(text, markup=False),
-    )
-    outcome = campaign.run()
-    records = journal.read(run_dir)
-    tracked = None
-    if uri is not None:
-        from raytune_hpo.chaos.tracked import differences
-
-        tracked = differences(run_dir, records)
-    observed = witness.observed(run_dir / witness.FOLDER)
-    verdict = judge(observed, outcome.seen, records, tracked=tracked)
-    screen.show(console, verdict, outcome)
-    if options["json_file"] is not None:
-        about = {"run_dir": str(run_dir), "seed": options["seed"], "plan": [*map(str, plan)]}
-        text = json.dumps(screen.figures(verdict, outcome, **about), indent=1)
-        options["json_file"].write_text(text + "\n")
-    return _NOT_LOST if verdict.nothing_lost else _LOST
+    return storage / name, words, _mlflow_uri(experiment, file)
 
 
 def _changes(experiment: Experiment, plan: Sequence[Fault], options: dict[str, Any]) -> list[str]:

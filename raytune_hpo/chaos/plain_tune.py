@@ -1,7 +1,7 @@
 """The built-in experiment on Ray Tune alone, as a program: what Ray Tune makes of the same faults.
 
-It uses Ray Tune as its users do: a function, ``Tuner.fit``, and the defaults but for reused
-workers, which make it faster. What happens is noted by the same witness as under raytune-hpo.
+It uses Ray Tune as its users do: a function, ``Tuner.fit``, and the defaults. What happens is
+noted by the same witness as under raytune-hpo.
 """
 
 from __future__ import annotations
@@ -115,7 +115,6 @@ def _fit(args: argparse.Namespace) -> None:
             metric="entropy",
             mode="min",
             num_samples=args.trials,
-            reuse_actors=True,
             search_alg=BasicVariantGenerator(max_concurrent=args.parallel, random_state=args.seed),
         ),
         run_config=tune.RunConfig(

@@ -78,7 +78,7 @@ class Fault:
     Attributes:
         kind: What goes wrong.
         every: How far apart its strikes are; the first comes that long after the start.
-        share: Of the running trials, from 0 to 1; for faults that hit trials.
+        share: Of the running trials, from 0 to 1, rounded up; for faults that hit trials.
         for_s: How long it lasts in seconds, where it ends by itself.
         times: How often at the most, or None for as long as the run goes on.
     """
@@ -101,8 +101,7 @@ class Strike:
 
     Attributes:
         fault: The line of the plan.
-        trials: Numbers of the trials that it hits; empty when it hits something else, or when the
-            share of those that run came out as none.
+        trials: Numbers of the trials that it hits; empty when it hits something else.
     """
 
     fault: Fault
@@ -184,10 +183,9 @@ class _Pending:
         return Strike(self._fault, self._victims(running))
 
     def _victims(self, running: Sequence[int]) -> tuple[int, ...]:
-        """Draw a share of the running trials; a fraction of one decides by chance."""
-        expected = len(running) * self._fault.share
-        number = math.floor(expected)
-        number += self._stream.random() < expected - number
+        """Draw a share of the running trials, rounded up."""
+        # What is above a whole number by rounding only is that number.
+        number = math.ceil(len(running) * self._fault.share - 1e-9)
         return tuple(sorted(self._stream.sample(running, number)))
 
 

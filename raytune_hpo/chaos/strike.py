@@ -133,10 +133,8 @@ class Faults:
         path.touch()
 
     def _begin_outage(self, until_s: float) -> None:
-        if self.mlflow_uri is None or not self.mlflow_uri.startswith(_SQLITE):
-            raise SpecError("--mlflow-outage needs a run that is tracked in a SQLite store")
-        path = self.mlflow_uri.removeprefix(_SQLITE).partition("?")[0]
         self._end_outage()
+        path = store_file(self.mlflow_uri)
         connection = sqlite3.connect(path, timeout=_SLACK_S, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")
@@ -154,6 +152,17 @@ class Faults:
         if self._full_until_s is not None:
             (self.run_dir / DISK_FULL_ORDER).unlink(missing_ok=True)
             self._full_until_s = None
+
+
+def store_file(mlflow_uri: str | None) -> str:
+    """Return the file of an MLflow store that can be cut off.
+
+    Raises:
+        SpecError: It is no SQLite store, or there is none.
+    """
+    if mlflow_uri is None or not mlflow_uri.startswith(_SQLITE):
+        raise SpecError("--mlflow-outage needs a run that is tracked in a SQLite store")
+    return mlflow_uri.removeprefix(_SQLITE).partition("?")[0]
 
 
 def is_worker(worker: Worker) -> bool:

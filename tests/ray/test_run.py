@@ -92,7 +92,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint() -> None:
         kept = sorted(
             p.name for p in (result.path / f"trials/{trial.number:04d}/checkpoints").iterdir()
         )
-        assert kept == ["000005"]
+        assert kept == ["002-000003"]
 
 
 def die(config: dict[str, Any]) -> None:

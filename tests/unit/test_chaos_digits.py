@@ -217,4 +217,4 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
 def test_every_curve_has_a_name_of_its_own() -> None:
     found = katib.settings(150, 0)
     assert len({setting.name for setting in found}) == len(found)
-    assert [s.fault.every.amount for s in found][::10] == [7, 36]
+    assert [s.fault.every.amount for s in found][::10] == [13, 36]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from raytune_hpo.chaos.command import chaos, plan_of
+import pytest
+from click.testing import CliRunner
+
+from raytune_hpo.chaos import digits
+from raytune_hpo.chaos.command import _changes, chaos, plan_of
 from raytune_hpo.chaos.plan import Every, Fault, FaultKind, Strikes, share
+from raytune_hpo.cli import cli
 from raytune_hpo.errors import SpecError
+from raytune_hpo.experiment import Experiment
 
 RUNNING = tuple(range(10, 20))
 
@@ -80,11 +86,12 @@ def test_a_share_of_one_hits_all_and_none_hits_none() -> None:
     assert [strike.trials for strike in strikes.due(10, 0, RUNNING)] == [RUNNING, ()]
 
 
-def test_a_fraction_of_a_trial_comes_out_right_on_average() -> None:
-    strikes = Strikes([fault(share=0.05, every="1s")], 3)
-    hits = [len(strikes.due(now_s, 0, RUNNING)[0].trials) for now_s in range(1, 2001)]
-    assert set(hits) == {0, 1}
-    assert 900 <= sum(hits) <= 1100
+@pytest.mark.parametrize(
+    ("part", "running", "hit"), [(0.05, 10, 1), (0.5, 10, 5), (0.5, 3, 2), (0.07, 100, 7)]
+)
+def test_a_share_is_rounded_up(part: float, running: int, hit: int) -> None:
+    (strike,) = Strikes([fault(share=part)], 3).due(10, 0, range(running))
+    assert len(set(strike.trials)) == hit
 
 
 def test_strikes_come_at_their_interval() -> None:
@@ -135,3 +142,47 @@ def test_the_driver_dies_of_one_thing_at_a_time() -> None:
     strikes = Strikes([fault(kind, times=1) for kind in kinds], 0)
     found = [[strike.fault.kind for strike in strikes.due(1e6, 0, RUNNING)] for _ in range(4)]
     assert found == [[kinds[0]], [kinds[1]], [kinds[2]], []]
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("words", "fields", "expected"),
+    [
+        (("--fail", "5%"), {}, []),
+        (("--kill", "5%"), {}, ["retries=3"]),
+        (("--kill", "5%"), {"retries": 1}, []),
+        (("--hang", "5%"), {}, ["retries=3", "silent_limit=30s"]),
+        (("--hang", "5%"), {"retries": 1, "silent_limit": "9s"}, []),
+        (("--slow", "5%", "--trials", "7", "--parallel", "2"), {}, ["trials=7", "parallel=2"]),
+    ],
+)
+def test_what_the_faults_call_for_is_set(
+    words: tuple[str, ...], fields: dict[str, object], expected: list[str]
+) -> None:
+    experiment = Experiment.from_json(digits.experiment("digits", **fields))
+    given = options(*words)
+    assert _changes(experiment, plan_of(given), given) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--mlflow-outage", "--set", "mlflow=false"), "--mlflow-outage needs"),
+        (("--name", "taken"), "taken is there already"),
+        (("--kill", "many"), "'many' is no share"),
+        (("--every", "never"), "'never' is no interval"),
+        (("--set", "trials=none"), "trials"),
+        (("nowhere.yaml",), "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_starts(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raytune-results" / "taken").mkdir(parents=True)
+    done = CliRunner().invoke(cli, ["chaos", *words])
+    assert done.exit_code == 2
+    assert message in done.output
+    assert [path.name for path in (tmp_path / "raytune-results").glob("*/*")] == []
