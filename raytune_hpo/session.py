@@ -276,11 +276,12 @@ class _Session:
         self.signals.install()
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
         self.tracker = _start_tracker(self.run_dir, self.experiment)
+        advice = f"go on with: raytune-hpo resume {_shown(self.run_dir)}"
         self.watchdog = Watchdog(
             self.signals,
             executor.lost,
             self._end_tracker,
-            f"go on with: raytune-hpo resume {_shown(self.run_dir)}",
+            advice,
             exits_process=self.around.exits_process,
         )
         try:
@@ -288,6 +289,9 @@ class _Session:
             with output_to(self.run_dir / DRIVER_LOG, 2):
                 self._open(executor)
                 self._drive(executor, job)
+        except KeyboardInterrupt:
+            print(f"interrupted at once. Nothing is lost; {advice}", file=sys.stderr)
+            raise
         finally:
             executor.close()
             warning = None if self.tracker is None else self.tracker.close(self._tracker_wait_s)
@@ -299,7 +303,12 @@ class _Session:
     def _open(self, executor: Executor) -> None:
         """Get the executor ready; nothing runs yet, so a signal ends it at once."""
         self.signals.at_once = True
-        executor.open(self.run_dir / DRIVER_LOG)
+        try:
+            executor.open(self.run_dir / DRIVER_LOG)
+        except SystemExit:
+            # From Ray's own handler of SIGTERM, which it puts in the place of ours.
+            raise KeyboardInterrupt from None
+        self.signals.install()
         self.signals.at_once = False
 
     def _drive(self, executor: Executor, job: Job) -> None:

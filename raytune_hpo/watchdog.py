@@ -81,9 +81,11 @@ class Watchdog:
             self._code = code
 
     def _exit(self) -> None:
-        self._before_exit()
-        show_cursor = "\x1b[?25h" if os.isatty(self._stderr) else ""
-        what = self.reason or "interrupted while Ray did not answer"
-        text = f"{show_cursor}{what}. Nothing is lost; {self._advice}\n"
-        os.write(self._stderr, text.encode())
-        os._exit(self._code)
+        try:
+            self._before_exit()
+            show_cursor = "\x1b[?25h" if os.isatty(self._stderr) else ""
+            what = self.reason or "interrupted while Ray did not answer"
+            text = f"{show_cursor}{what}. Nothing is lost; {self._advice}\n"
+            os.write(self._stderr, text.encode())
+        finally:
+            os._exit(self._code)
