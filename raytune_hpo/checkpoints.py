@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from raytune_hpo import failpoints
+from raytune_hpo import disk, failpoints
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"\d{3,}-\d{6,}")
@@ -41,7 +41,7 @@ def save(source: Path, trial_dir: Path, attempt: int) -> Path:
     _sync_tree(draft)
     failpoints.reach("checkpoint.draft")
     draft.rename(target)
-    sync(folder)
+    disk.sync(folder)
     failpoints.reach("checkpoint.saved")
     return target
 
@@ -56,26 +56,13 @@ def prune(trial_dir: Path, keep: int, newest: Path) -> None:
         shutil.rmtree(unused)
 
 
-def sync(path: Path) -> None:
-    """Bring a file or the entries of a folder to disk.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sync_tree(folder: Path) -> None:
     for parent, _, files in os.walk(folder):
         for name in files:
             path = Path(parent, name)
             if path.is_file():
-                sync(path)
-        sync(Path(parent))
+                disk.sync(path)
+        disk.sync(Path(parent))
 
 
 def _numbered(folder: Path) -> list[Path]:

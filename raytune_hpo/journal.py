@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo import failpoints
+from raytune_hpo import disk, failpoints
 from raytune_hpo.errors import JournalError, RunLockedError
 
 Record = dict[str, Any]
@@ -289,7 +289,7 @@ def repair(run_dir: Path) -> Repair | None:
         if keep is not None:
             lines += path.read_bytes()[keep:].count(b"\n")
             os.truncate(path, keep)
-            _sync(path)
+            disk.sync(path)
     return Repair(damage, lines, backup)
 
 
@@ -319,9 +319,9 @@ def replace_first(run_dir: Path, fields: Record) -> None:
     data = path.read_bytes()
     draft = path.with_suffix(".part")
     draft.write_bytes(encode(fields) + data[data.find(b"\n") + 1 :])
-    _sync(draft)
+    disk.sync(draft)
     draft.replace(path)
-    _sync(path.parent)
+    disk.sync(path.parent)
 
 
 class Journal:
@@ -355,7 +355,7 @@ class Journal:
         try:
             # What a dead driver had not brought to disk is what this one goes on from.
             for segment in segments(run_dir):
-                _sync(segment)
+                disk.sync(segment)
             self.records_at_open, self.torn = _readable(run_dir)
         except (JournalError, OSError):
             os.close(self._fd)
@@ -471,8 +471,8 @@ def _claim(path: Path) -> int:
         raise RunLockedError(
             f"{path.parents[1]}: another driver claims this run at this moment"
         ) from None
-    _sync(path.parent)
-    _sync(path.parents[1])
+    disk.sync(path.parent)
+    disk.sync(path.parents[1])
     return descriptor
 
 
@@ -496,14 +496,6 @@ def _readable(run_dir: Path) -> tuple[list[Record], str | None]:
         f"{damage.path}: the last line, at byte {damage.offset}, was cut short and is left out; "
         f"the {damage.records} records before it are good"
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class MemoryJournal:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -146,6 +147,8 @@ def _is_held(path: Path, content: dict[str, Any], locked: bool) -> bool:
         return False
     if _is_here(content):
         return not locked and _is_alive(content)
+    who = f"process {content['pid']} on {content['host']}"
+    print(f"{path.parent}: looking for {LEASE_S:g} s whether {who} still lives", file=sys.stderr)
     deadline = time.monotonic() + LEASE_S
     while time.monotonic() < deadline:
         # Opened anew: only then do network file systems look at the server.

@@ -285,8 +285,7 @@ class _Session:
             exits_process=self.around.exits_process,
         )
         try:
-            # C++ code of Ray's writes to stderr past all logging.
-            with output_to(self.run_dir / DRIVER_LOG, 2):
+            with self._quiet_ray():
                 self._open(executor)
                 self._drive(executor, job)
         except KeyboardInterrupt:
@@ -299,6 +298,18 @@ class _Session:
             self.signals.restore()
             if warning is not None:
                 print(warning, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def _quiet_ray(self) -> Iterator[None]:
+        """Send what Ray writes past all logging to the driver's log: C++ code, and a thread."""
+        path = self.run_dir / DRIVER_LOG
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(output_to(path, 2))
+            if self.around.exits_process:
+                # The screen keeps the standard output that it was made with.
+                log = stack.enter_context(path.open("a", buffering=1))
+                stack.enter_context(contextlib.redirect_stdout(log))
+            yield
 
     def _open(self, executor: Executor) -> None:
         """Get the executor ready; nothing runs yet, so a signal ends it at once."""

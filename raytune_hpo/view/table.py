@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -85,6 +86,8 @@ class LiveTable:
                 console=self._console,
                 auto_refresh=False,
                 vertical_overflow="crop",
+                # A driver of its own sends what libraries print to its log.
+                redirect_stdout=self._console.file is sys.stdout,
                 redirect_stderr=False,
             )
             self._live.start()

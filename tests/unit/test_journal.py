@@ -419,7 +419,7 @@ def test_what_a_dead_driver_had_not_synced_is_synced_before_it_is_built_on(
         real(fd)
 
     with monkeypatch.context() as patch:
-        patch.setattr("raytune_hpo.journal.os.fsync", note)
+        patch.setattr("raytune_hpo.disk.os.fsync", note)
         log = Journal(tmp_path)
     assert str(dead.path) in synced
     log.close()
