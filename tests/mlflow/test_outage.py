@@ -371,8 +371,10 @@ def test_a_database_that_another_holds(run: MadeRun, database: Path, view: View)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     process = TrackerProcess(run.path, ahead=1)
-    until(process.line)
-    assert process.line() == "MLflow is not ready after 8 s, results are kept"
+    until(process.trouble)
+    # MLflow gives up after some tries of its own, which take it about as long as our patience.
+    line = process.trouble() or ""
+    assert "not ready after 8 s, results are kept" in line or "database is locked" in line
     growing.whole()
     holder.close()
     assert process.close() is None
