@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -128,6 +129,23 @@ def wait(config: dict[str, Any]) -> None:
     for step in range(600):
         rh.report(loss=1 + config["x"] if rh.trial_number() else 1.0 / (step + 1))
         time.sleep(0.05)
+
+
+def stops_its_own_process(config: dict[str, Any]) -> None:
+    rh.report(loss=config["x"])
+    if rh.trial_number() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_worker_that_stands_still_is_ended_and_the_others_go_on() -> None:
+    """Goal G10: it cannot even see its own limit."""
+    result = tune(stops_its_own_process, silent_limit="2s", parallel=2)
+    failed = [t for t in result.state.trials.values() if t.state is TrialState.FAILED]
+    assert [trial.number for trial in failed] == [1]
+    assert failed[0].failure is not None
+    assert failed[0].failure.kind is FailureKind.SILENT
+    assert failed[0].duration_s < 2 + 10 + 5
+    assert result.state.counts()[TrialState.COMPLETED] == 3
 
 
 def test_a_target_stops_what_still_runs() -> None:
