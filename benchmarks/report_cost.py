@@ -41,11 +41,11 @@ def measure(trials: int, reports: int) -> float:
         scheduler={"algorithm": "asha", "settings": {"min_resource": 1000}},
     )
     with tempfile.TemporaryDirectory() as folder:
-        log = Journal(Path(folder) / "journal.jsonl")
-        session = {"session": 1, "host": "", "pid": 0, "trials": trials, "parallel": 1}
+        log = Journal(Path(folder))
+        session = {"session": 1, "host": "", "pid": 0, "run_dir": "", "trials": trials}
         records = [
             log.append("experiment", **header(experiment)),
-            log.append("session", **session, resources={}),
+            log.append("session", **session, parallel=1, resources={}),
         ]
         objective = experiment.objectives
         engine = Engine(
@@ -61,6 +61,7 @@ def measure(trials: int, reports: int) -> float:
             for step in range(reports):
                 metrics = {"loss": start.config["x"] / (step + 1), "acc": 0.5, "epoch": step}
                 engine.on_report(start.trial, start.attempt, metrics)
+                log.sync()
             engine.on_end(start.trial, start.attempt)
         took_s = time.process_time() - began_s
         log.close()
