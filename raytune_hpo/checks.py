@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
 
 _LATER = {
-    "searchers": ("bayesopt", "bo", "cmaes", "evolution", "gp", "hyperopt", "irace", "pso"),
+    "searchers": ("cmaes", "evolution", "irace", "pso"),
     "schedulers": ("bohb", "hyperband", "median", "pb2", "pbt"),
 }
 _OTHER_NAMES = {
-    "searchers": {"bayes": "tpe", "optuna": "tpe", "bayesian": "tpe", "randomsearch": "random"},
+    "searchers": {
+        "bayes": "bo",
+        "bayesian": "bo",
+        "bayesopt": "bo",
+        "gp": "bo",
+        "optuna": "tpe",
+        "randomsearch": "random",
+    },
     "schedulers": {"async_hyperband": "asha", "asynchyperband": "asha", "fifo": "none"},
 }
 TOP_HINTS: Mapping[str, str] = {
@@ -138,6 +145,8 @@ def cross(
     if "search" not in failed:
         findings += _settings_findings(experiment, "searchers", "search")
         findings += _grid_findings(experiment, parsed)
+    if not failed & {"objective", "constraints", "search"}:
+        findings += _searcher_findings(experiment)
     if "scheduler" not in failed:
         findings += _settings_findings(experiment, "schedulers", "scheduler")
     if "objective" not in failed:
@@ -194,6 +203,12 @@ def _scheduler_findings(experiment: Experiment) -> Iterator[Finding]:
     if experiment.scheduler.algorithm != "none" and len(experiment.objective) > 1:
         message = f"{experiment.scheduler.algorithm} with several objectives is not supported yet"
         yield Finding(("scheduler", "algorithm"), message)
+
+
+def _searcher_findings(experiment: Experiment) -> Iterator[Finding]:
+    message = plugins.check_objective(experiment.search.algorithm, experiment.objectives)
+    if message is not None:
+        yield Finding(("search", "algorithm"), message)
 
 
 def _settings_findings(

@@ -139,6 +139,7 @@ class Engine:
             if kind == "trial":
                 self._searcher.adopt(record["trial"], record["config"])
             elif kind == "report":
+                self._tell_report(record)
                 decision = None
                 # A resource metric that is missing has failed the trial: see _settle.
                 with suppress(BadMetric):
@@ -376,7 +377,7 @@ class Engine:
         checkpoint: str | None,
     ) -> Record:
         advanced = values is not None and bool(self.state.objective.inputs & metrics.keys())
-        return self._emit(
+        report = self._emit(
             "report",
             trial=trial.number,
             attempt=trial.attempts[-1].number,
@@ -387,6 +388,13 @@ class Engine:
             violations=list(violations),
             checkpoint=checkpoint,
         )
+        self._tell_report(report)
+        return report
+
+    def _tell_report(self, report: Record) -> None:
+        if report["advanced"]:
+            values, violations = tuple(report["values"]), tuple(report["violations"])
+            self._searcher.report(report["trial"], report["step"], values, violations)
 
     def _decide(self, trial: TrialRecord, report: Record) -> Decision:
         if self._reaches(report):

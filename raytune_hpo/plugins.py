@@ -22,7 +22,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol, cast
 
-from raytune_hpo.errors import PluginError, did_you_mean
+from raytune_hpo.errors import PluginError, Problem, SpecError, did_you_mean
 from raytune_hpo.objective import Objective
 from raytune_hpo.schedulers.base import Scheduler
 from raytune_hpo.searchers.base import Searcher
@@ -35,7 +35,10 @@ AUTO = "auto"
 
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "searchers": {
+        "bo": "raytune_hpo.searchers.bo:BoSearcher",
+        "bohb": "raytune_hpo.searchers.bohb:BohbSearcher",
         "grid": "raytune_hpo.searchers.grid:GridSearcher",
+        "hyperopt": "raytune_hpo.searchers.hyperopt:HyperoptSearcher",
         "random": "raytune_hpo.searchers.random:RandomSearcher",
         "sobol": "raytune_hpo.searchers.sobol:SobolSearcher",
         "tpe": "raytune_hpo.searchers.tpe:TpeSearcher",
@@ -89,8 +92,12 @@ def make_searcher(
 
     Raises:
         PluginError: When the name or a setting is unknown, or a setting has the wrong type.
-        SpecError: When a setting is out of range, or the searcher cannot search this space.
+        SpecError: When a setting is out of range, or the searcher cannot search this space or for
+            this objective.
     """
+    wrong = check_objective(name, objective)
+    if wrong is not None:
+        raise SpecError([Problem("search.algorithm", wrong)])
     return cast(Searcher, _make("searchers", name, (space, objective, seed), settings))
 
 
@@ -122,6 +129,39 @@ def check_settings(kind: Kind, name: str, settings: Mapping[str, Any]) -> list[s
         return []
     messages = (_wrong_setting(kind, name, key, settings[key], valid) for key in settings)
     return [message for message in messages if message]
+
+
+def check_objective(name: str, objective: Objective) -> str | None:
+    """Return why a searcher cannot search for an objective, and which can; None when it can.
+
+    A searcher of another package that says nothing of ``several_goals`` and ``constraints`` can.
+    Of a name that cannot be loaded nothing is said here.
+    """
+    asked = {
+        "several_goals": ("searches for one goal only", objective.multi),
+        "constraints": ("takes no constraints", bool(objective.constraints)),
+    }
+    needs = [ability for ability, (_, needed) in asked.items() if needed]
+    plugin = _loaded(name) if needs and name != AUTO else None
+    missing = [ability for ability in needs if not getattr(plugin, ability, True)]
+    if not missing:
+        return None
+    others = {other: _loaded(other) for other in names("searchers")}
+    able = [
+        other
+        for other, found in others.items()
+        if found is not None and all(getattr(found, ability, True) for ability in needs)
+    ]
+    cannot = " and ".join(asked[ability][0] for ability in missing)
+    return f"{name} {cannot}; these can do what is asked: {', '.join(able)}"
+
+
+def _loaded(searcher: str) -> Any:
+    """Return the class behind a name, or None."""
+    try:
+        return load("searchers", searcher)
+    except PluginError:
+        return None
 
 
 def settings_of(kind: Kind, name: str) -> dict[str, inspect.Parameter] | None:

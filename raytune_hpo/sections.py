@@ -176,7 +176,8 @@ class Search(Section):
     shorthand: ClassVar = "{algorithm: {}}"
 
     algorithm: Annotated[str, BeforeValidator(partial(checks.plugin, "searchers"))] = Field(
-        default="auto", description="Name of the searcher: auto, grid, random, sobol or tpe."
+        default="auto",
+        description="Name of the searcher, such as grid, random or tpe; auto chooses.",
     )
     seed: fields.Seed | None = Field(
         default=None, description="Of all random choices; drawn if absent."

@@ -249,7 +249,7 @@ class SearchSpace:
         """
         self._check_finite(resolution)
         sizes = {name: _grid_count(axis, resolution) for name, axis in self.axes.items()}
-        deciding = self._deciding()
+        deciding = self.deciding()
         if math.prod(sizes.get(name, 1) for name in deciding) > MOST_COMBINATIONS:
             return math.prod(sizes.values())
         conditional = [n for n in sizes if n in self._conditions and n not in deciding]
@@ -261,7 +261,7 @@ class SearchSpace:
             for config in self._combinations(deciding, resolution)
         )
 
-    def _deciding(self) -> list[str]:
+    def deciding(self) -> list[str]:
         """Return the parameters that conditions depend on, in order."""
         found = {needed for name in self._conditions for needed in self._ancestors(name)}
         return [name for name in self.parameters if name in found]

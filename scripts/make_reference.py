@@ -1,6 +1,7 @@
-"""Write the tables of docs/experiment-file.md: fields from the schema, settings from the classes.
+"""Write the tables of the documents: fields from the schema, settings from the classes.
 
-With --check nothing is written; the exit code says whether the file is current.
+All are in docs/experiment-file.md, and those of a searcher on its page in docs/searchers too. With
+--check nothing is written; the exit code says whether the files are current.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 from raytune_hpo import plugins, spec
 from raytune_hpo.plugins import Kind
 
-DOC = Path(__file__).resolve().parent.parent / "docs" / "experiment-file.md"
-BEGIN = "<!-- fields: begin (written by scripts/make_reference.py) -->\n"
-END = "<!-- fields: end -->\n"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BEGIN = "<!-- {}: begin (written by scripts/make_reference.py) -->\n"
+END = "<!-- {}: end -->\n"
 
 
 def tables() -> str:
@@ -69,13 +70,28 @@ def _settings(kind: Kind) -> Iterator[str]:
     yield f"| {kind.removesuffix('s')} | setting | default | what it is |"
     yield "|---|---|---|---|"
     for name in plugins.names(kind):
-        described = _arguments(inspect.getdoc(plugins.load(kind, name)) or "")
-        settings = plugins.settings_of(kind, name) or {}
-        for key, parameter in settings.items():
-            default = json.dumps(parameter.default)
-            yield f"| `{name}` | `{key}` | `{default}` | {described[key]} |"
-        if not settings:
-            yield f"| `{name}` | none | | |"
+        rows = list(_settings_of(kind, name))
+        yield from (f"| `{name}` {row}" for row in rows or ["| none | | |"])
+
+
+def _settings_of(kind: Kind, name: str) -> Iterator[str]:
+    """Yield a row of setting, default and meaning for each setting of a plug-in."""
+    described = _arguments(inspect.getdoc(plugins.load(kind, name)) or "")
+    for key, parameter in (plugins.settings_of(kind, name) or {}).items():
+        default = json.dumps(_short(parameter.default))
+        yield f"| `{key}` | `{default}` | {described[key]} |"
+
+
+def _short(default: Any) -> Any:
+    return round(default, 4) if isinstance(default, float) else default
+
+
+def page_table(kind: Kind, name: str) -> str:
+    """Return the table of the settings of one plug-in as Markdown."""
+    rows = list(_settings_of(kind, name))
+    if not rows:
+        return "There are no settings.\n"
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows]) + "\n"
 
 
 def _arguments(doc: str) -> dict[str, str]:
@@ -98,18 +114,34 @@ def _default(field: Mapping[str, Any]) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def current(text: str) -> str:
-    """Return the document with its tables made anew."""
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1]
+def current(page: Path) -> str:
+    """Return a document with its tables made anew."""
+    if page.parent == DOCS:
+        return _filled(page.read_text(), "fields", tables())
+    return _filled(page.read_text(), "settings", page_table("searchers", page.stem))
+
+
+def _filled(text: str, word: str, table: str) -> str:
+    before, rest = text.split(BEGIN.format(word))
+    after = rest.split(END.format(word))[1]
+    return f"{before}{BEGIN.format(word)}\n{table}\n{END.format(word)}{after}"
+
+
+def pages() -> list[Path]:
+    """Return the documents that have tables: a searcher's page is named as it is."""
+    names = plugins.names("searchers")
+    found = [page for page in sorted(DOCS.glob("searchers/*.md")) if page.stem in names]
+    return [DOCS / "experiment-file.md", *found]
 
 
 def main() -> None:
     """Write, or check."""
-    text = DOC.read_text()
+    made = {page: current(page) for page in pages()}
     if "--check" in sys.argv:
-        sys.exit(0 if current(text) == text else f"{DOC} is not current: run {__file__}")
-    DOC.write_text(current(text))
+        stale = [str(page) for page, text in made.items() if page.read_text() != text]
+        sys.exit(f"not current: {', '.join(stale)}; run {__file__}" if stale else 0)
+    for page, text in made.items():
+        page.write_text(text)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,15 @@ class UntriedSearcher(TableSearcher):
         left = [c for c in self.space.grid() if not self.tried(c)]
         return left[int(rng.integers(len(left)))] if left else None
 
+    def neighbour(self, config: Config, rng: np.random.Generator) -> Config:
+        """Return a config that differs in one parameter, and in those that depend on it."""
+        active = [name for name in self.space.dimensions if name in config]
+        u = self.space.encode(config)
+        u = np.where(np.isnan(u), rng.random(len(u)), u)
+        changed = active[int(rng.integers(len(active)))]
+        u[self.space.dimensions.index(changed)] = rng.random()
+        return self.space.decode(u)
+
 
 class SequenceSearcher(UntriedSearcher):
     """Proposes the first config of a fixed sequence that is not in the table.

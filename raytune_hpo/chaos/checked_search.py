@@ -87,7 +87,7 @@ def _searcher_at_end(observed: Sequence[Observation], records: Sequence[Record])
 def _outcome(end: Record, step: int) -> Outcome:
     failed = end["state"] == "failed" or end["values"] is None
     values = None if failed else tuple(end["values"] or ())
-    return Outcome(TrialState(end["state"]), values, tuple(end["violations"]), step)
+    return Outcome(TrialState(end["state"]), values, _violations(end), step)
 
 
 def _suggestions(
@@ -113,12 +113,19 @@ def _suggestions(
     searcher = _searcher(algorithm, seed, experiment)
     outcomes = _outcomes(records)
     configs = {r["trial"]: r["config"] for r in records if r["type"] == "trial"}
+    reports = [r for r in records if r["type"] == "report" and r["advanced"]]
     for trial, config in configs.items():
         if searcher.suggest(trial) != config:
             yield f"G5: trial {trial} has another config than without interruption"
             return
+        for report in (r for r in reports if r["trial"] == trial):
+            searcher.report(trial, report["step"], tuple(report["values"]), _violations(report))
         if trial in outcomes:
             searcher.observe(trial, outcomes[trial])
+
+
+def _violations(record: Record) -> tuple[float, ...]:
+    return tuple(record["violations"])
 
 
 def _foreseen(

@@ -211,6 +211,12 @@ class WatchedSearcher:
         self._note(seen.Adopted(self._session, trial, config))
         self._inner.adopt(trial, config)
 
+    def report(
+        self, trial: int, step: int, values: tuple[float, ...], violations: tuple[float, ...] = ()
+    ) -> None:
+        """Pass on."""
+        self._inner.report(trial, step, values, violations)
+
     def observe(self, trial: int, outcome: Outcome) -> None:
         """Pass on, and note."""
         self._note(seen.Told(self._session, trial, outcome.state.value, outcome.values))

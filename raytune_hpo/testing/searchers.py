@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,13 +58,14 @@ class SearcherContract(ABC):
         trials: Trials of a test run: enough that a model is in use after two thirds of them.
         seeded: Whether another seed gives other suggestions.
         exhausts: Whether ``suggest`` tries each config of a finite space once and then gives None.
-        several_goals: Whether more than one goal is supported.
+
+    What a searcher's class says by ``several_goals`` and ``constraints`` decides on the tests of
+    these; a class that says nothing has to pass them.
     """
 
     trials = 30
     seeded = True
     exhausts = True
-    several_goals = True
 
     @abstractmethod
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
@@ -146,19 +149,19 @@ class SearcherContract(ABC):
         run = _Run(self.make(space, _loss(), seed=7), space).go(int(self.trials * share))
         restored = self.make(space, _loss(), seed=7)
         restored.restore(json.loads(json.dumps(run.searcher.state())))
-        copy = run.with_searcher(restored)
-        assert run.go(self.trials).bits() == copy.go(self.trials).bits()
+        other = run.with_searcher(restored)
+        assert run.go(self.trials).bits() == other.go(self.trials).bits()
 
     @pytest.mark.parametrize("share", [0.1, 0.8])
     def test_replay_goes_on_alike(self, space: SearchSpace, share: float) -> None:
         """Adopting and observing what happened is as good as restoring the state."""
         run = _Run(self.make(space, _loss(), seed=8), space).go(int(self.trials * share))
         replayed = self.make(space, _loss(), seed=8)
-        for call, trial, argument in run.calls:
-            config = json.loads(json.dumps(argument)) if call == "adopt" else argument
-            getattr(replayed, call)(trial, config)
-        copy = run.with_searcher(replayed)
-        assert run.go(self.trials).bits() == copy.go(self.trials).bits()
+        for call, arguments in run.calls:
+            kept = json.loads(json.dumps(arguments)) if call == "adopt" else arguments
+            getattr(replayed, call)(*kept)
+        other = run.with_searcher(replayed)
+        assert run.go(self.trials).bits() == other.go(self.trials).bits()
 
     def test_state_twice_is_the_same(self, space: SearchSpace) -> None:
         """Asking for the state changes nothing, and restoring it gives it back."""
@@ -174,7 +177,10 @@ class SearcherContract(ABC):
         "outcome",
         [
             Outcome(TrialState.FAILED),
-            Outcome(TrialState.FAILED, violations=(float("inf"),)),
+            Outcome(TrialState.FAILED, violations=(math.inf,)),
+            Outcome(TrialState.FAILED, (math.nan,), step=1),
+            Outcome(TrialState.COMPLETED, (math.nan,), step=1),
+            Outcome(TrialState.PRUNED, (math.inf,), step=1),
             Outcome(TrialState.STOPPED),
             Outcome(TrialState.STOPPED, (0.5,), step=3),
             Outcome(TrialState.PRUNED),
@@ -193,21 +199,65 @@ class SearcherContract(ABC):
             space.validate(config)
             searcher.observe(trial, outcome)
 
+    def test_bad_values_are_no_values(self, space: SearchSpace) -> None:
+        """A failed trial whose value is no finite number is as good as one without a value."""
+        searcher, other = (self.make(space, _loss(), seed=16) for _ in range(2))
+        bad = (math.nan, math.inf, -math.inf)
+        for trial in range(self.trials):
+            config = _not_none(searcher.suggest(trial))
+            space.validate(config)
+            assert other.suggest(trial) == config
+            outcome = Outcome(TrialState.COMPLETED, (_score(space, config),), step=1)
+            if trial % 3 == 1:
+                outcome = Outcome(TrialState.FAILED)
+            other.observe(trial, outcome)
+            if trial % 3 == 1:
+                outcome = Outcome(TrialState.FAILED, (bad[trial // 3 % 3],))
+            searcher.observe(trial, outcome)
+
+    def test_failed_configs_are_not_repeated(self, space: SearchSpace) -> None:
+        """However often trials fail, none is tried again."""
+        searcher = self.make(space, _loss(), seed=17)
+        tried = set()
+        for trial in range(self.trials):
+            config = _not_none(searcher.suggest(trial))
+            tried.add(json.dumps(config, sort_keys=True))
+            good = trial % 4 == 0
+            score = (_score(space, config),)
+            outcome = Outcome(TrialState.COMPLETED, score) if good else Outcome(TrialState.FAILED)
+            searcher.observe(trial, outcome)
+        assert len(tried) == self.trials
+
+    def test_finite_space_where_all_fails(self) -> None:
+        """In a finite space each config fails once, then None comes."""
+        if not self.exhausts:
+            pytest.skip("this searcher says that it suggests configs again")
+        searcher = self.make(FINITE, _loss(), seed=18)
+        tried = set()
+        for trial in range(12):
+            tried.add(json.dumps(_not_none(searcher.suggest(trial)), sort_keys=True))
+            searcher.observe(trial, Outcome(TrialState.FAILED))
+        assert len(tried) == 12
+        assert searcher.suggest(12) is None
+
     def test_constraints(self, space: SearchSpace) -> None:
         """Outcomes with violations are taken in, all of them infeasible too."""
         objective = Objective(_loss().goals, (Constraint.parse("size <= 20"),))
         searcher = self.make(space, objective, seed=11)
+        if not getattr(searcher, "constraints", True):
+            pytest.skip("this searcher says that it takes no constraints")
         for trial in range(self.trials):
             config = searcher.suggest(trial)
             assert config is not None
             space.validate(config)
-            violation = float("inf") if trial % 5 == 0 else _score(space, config)
+            violation = math.inf if trial % 5 == 0 else _score(space, config)
+            searcher.report(trial, 1, (1.0,), (violation,))
             outcome = Outcome(TrialState.COMPLETED, (1.0,), (violation,), step=1)
             searcher.observe(trial, outcome)
 
     def test_several_goals(self, space: SearchSpace) -> None:
         """With two goals of opposite direction, suggestions stay legal."""
-        if not self.several_goals:
+        if not getattr(self.make(space, _loss(), seed=12), "several_goals", True):
             pytest.skip("this searcher says that it takes one goal")
         goals = (*_loss().goals, *Objective.of("speed", "max").goals)
         searcher = self.make(space, Objective(goals), seed=12)
@@ -216,6 +266,7 @@ class SearcherContract(ABC):
             assert config is not None
             space.validate(config)
             score = _score(space, config)
+            searcher.report(trial, 1, (score, score % 0.3))
             searcher.observe(trial, Outcome(TrialState.COMPLETED, (score, score % 0.3), step=1))
 
     # Configs from elsewhere
@@ -263,35 +314,47 @@ class SearcherContract(ABC):
 
 
 class _Run:
-    """A searcher at work with up to three trials pending, whose ends come out of order."""
+    """A searcher at work with up to three trials pending, whose ends come out of order.
+
+    Each pending trial reports once between two suggestions.
+    """
 
     def __init__(self, searcher: Searcher, space: SearchSpace) -> None:
         self.searcher = searcher
         self.space = space
         self.configs: dict[int, Config] = {}
-        self.pending: list[int] = []
-        self.calls: list[tuple[str, int, Any]] = []
+        self.pending: dict[int, int] = {}  # with the step of the last report
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def go(self, trials: int) -> _Run:
         """Go on until there are so many trials; the last ones stay pending."""
         while len(self.configs) < trials:
             if len(self.pending) == 3:
-                self.end(self.pending[len(self.configs) % 3])
+                self.end(list(self.pending)[len(self.configs) % 3])
             self.suggest()
+            self.report_all()
         return self
 
     def suggest(self) -> Config:
         trial = len(self.configs)
         config = _not_none(self.searcher.suggest(trial))
         self.configs[trial] = dict(config)
-        self.pending.append(trial)
-        self.calls.append(("adopt", trial, dict(config)))
+        self.pending[trial] = 0
+        self.calls.append(("adopt", (trial, dict(config))))
         return config
+
+    def report_all(self) -> None:
+        for trial in self.pending:
+            self.pending[trial] += 1
+            step = self.pending[trial]
+            value = _score(self.space, self.configs[trial]) + 1 / step
+            self.calls.append(("report", (trial, step, (value,))))
+            self.searcher.report(trial, step, (value,))
 
     def end(self, trial: int) -> None:
         outcome = _outcome(self.space, trial, self.configs[trial])
-        self.pending.remove(trial)
-        self.calls.append(("observe", trial, outcome))
+        outcome = replace(outcome, step=self.pending.pop(trial))
+        self.calls.append(("observe", (trial, outcome)))
         self.searcher.observe(trial, outcome)
 
     def end_all(self) -> None:
@@ -300,10 +363,10 @@ class _Run:
 
     def with_searcher(self, searcher: Searcher) -> _Run:
         """Return a copy of this run that goes on with another searcher."""
-        copy = _Run(searcher, self.space)
-        copy.configs = dict(self.configs)
-        copy.pending = list(self.pending)
-        return copy
+        other = _Run(searcher, self.space)
+        other.configs = dict(self.configs)
+        other.pending = dict(self.pending)
+        return other
 
     def bits(self) -> list[str]:
         """Return each config as a text that tells all different floats apart."""

@@ -1,6 +1,9 @@
 from raytune_hpo.objective import Objective
 from raytune_hpo.searchers.base import Searcher
+from raytune_hpo.searchers.bo import Acquisition, BoSearcher
+from raytune_hpo.searchers.bohb import BohbSearcher
 from raytune_hpo.searchers.grid import GridSearcher
+from raytune_hpo.searchers.hyperopt import HyperoptSearcher
 from raytune_hpo.searchers.random import RandomSearcher
 from raytune_hpo.searchers.sobol import SobolSearcher
 from raytune_hpo.searchers.tpe import TpeSearcher
@@ -51,4 +54,66 @@ class TestTpeOtherwise(SearcherContract):
             multivariate=multivariate,
             constant_liar=False,
             failures="ignore",
+        )
+
+
+class TestHyperopt(SearcherContract):
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return HyperoptSearcher(space, objective, seed, startup_trials=8)
+
+
+class TestHyperoptOtherwise(SearcherContract):
+    """The settings that the other class leaves at their defaults."""
+
+    trials = 24
+
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return HyperoptSearcher(
+            space,
+            objective,
+            seed,
+            startup_trials=5,
+            candidates=8,
+            gamma=1.0,
+            prior_weight=0.5,
+            failures="ignore",
+        )
+
+
+class TestBohb(SearcherContract):
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return BohbSearcher(space, objective, seed, startup_trials=6)
+
+
+class TestBohbOtherwise(SearcherContract):
+    """The settings that the other class leaves at their defaults."""
+
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return BohbSearcher(
+            space,
+            objective,
+            seed,
+            startup_trials=3,
+            reduction_factor=2,
+            random_fraction=0.0,
+            candidates=8,
+            constant_liar=False,
+            failures="ignore",
+        )
+
+
+class TestBo(SearcherContract):
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return BoSearcher(space, objective, seed)
+
+
+class TestBoOtherwise(SearcherContract):
+    """The settings that the other class leaves at their defaults."""
+
+    trials = 24
+
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        acquisition: Acquisition = "thompson" if objective.multi else "hedge"
+        return BoSearcher(
+            space, objective, seed, startup_trials=4, acquisition=acquisition, failures="ignore"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import raytune_hpo
-from raytune_hpo import spec
+from raytune_hpo import plugins, spec
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.objective import Objective
 from raytune_hpo.schedulers.base import Decision
@@ -22,7 +22,7 @@ from raytune_hpo.testing.searchers import SearcherContract
 from raytune_hpo.trial import Result
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -54,6 +54,13 @@ def test_the_reference_is_current() -> None:
     script = ROOT / "scripts" / "make_reference.py"
     done = subprocess.run([sys.executable, str(script), "--check"], check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", plugins.names("searchers"))
+def test_every_searcher_has_a_page_that_is_in_the_index(name: str) -> None:
+    page = ROOT / "docs" / "searchers" / f"{name}.md"
+    assert "Source" in page.read_text()
+    assert f"({name}.md)" in (page.parent / "README.md").read_text()
 
 
 def _shown(kind: str, name: str) -> Any:

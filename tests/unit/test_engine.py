@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from raytune_hpo.experiment import Experiment
+from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.simulate import Simulation, VirtualClock
 from raytune_hpo.space import Choice, Float
 from raytune_hpo.state import RunState
@@ -275,7 +276,7 @@ def crash_and_resume(
 @pytest.mark.parametrize(
     ("algorithm", "seed"),
     [*(("random", s) for s in range(40)), *(("sobol", s) for s in range(20))]
-    + [("tpe", s) for s in range(10)],
+    + [(name, s) for name in ("tpe", "bohb", "hyperopt") for s in range(10)],
 )
 def test_no_crash_repeats_or_loses_a_trial(algorithm: str, seed: int) -> None:
     spec = experiment(
@@ -295,14 +296,38 @@ def test_no_crash_repeats_or_loses_a_trial(algorithm: str, seed: int) -> None:
     assert finished == set(range(30))
 
 
-def test_one_at_a_time_a_crash_changes_no_suggestion() -> None:
-    spec = experiment(trials=25, parallel=1, search={"algorithm": "tpe", "seed": 3})
+@pytest.mark.parametrize("algorithm", ["tpe", "bohb", "hyperopt"])
+def test_one_at_a_time_a_crash_changes_no_suggestion(algorithm: str) -> None:
+    search = {"algorithm": algorithm, "seed": 3, "settings": {"startup_trials": 8}}
+    spec = experiment(trials=25, parallel=1, search=search)
     straight, _ = run(spec, once)
     for seed in range(10):
         crashed, _ = crash_and_resume(spec, once, seed)
         assert [t.config for t in crashed.trials.values()] == [
             t.config for t in straight.trials.values()
         ]
+
+
+def test_the_searcher_is_told_of_every_report_live_and_in_a_replay() -> None:
+    spec = experiment(trials=8, scheduler={"algorithm": "asha", "settings": {"max_resource": 5}})
+    told: list[list[tuple[object, ...]]] = [[], []]
+
+    def listen(searcher: Searcher, notes: list[tuple[object, ...]]) -> None:
+        searcher.report = lambda *report: notes.append(report)  # type: ignore[method-assign]
+
+    simulation = Simulation(spec, curve)
+    listen(simulation.engine._searcher, told[0])
+    simulation.run()
+    replay = Simulation(spec, curve, records=simulation.journal.records[:1])
+    listen(replay.engine._searcher, told[1])
+    replay.engine._replay(simulation.journal.records[2:])
+    expected = [
+        (r["trial"], r["step"], tuple(r["values"]), ())
+        for r in simulation.journal.records
+        if r["type"] == "report"
+    ]
+    assert len(expected) > 15
+    assert told == [expected, expected]
 
 
 def test_the_budget_may_be_raised_on_resume() -> None:

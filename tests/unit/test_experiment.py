@@ -148,7 +148,7 @@ def test_wrong_values_in_sections_are_refused(section: str, value: dict[str, Any
         ({"repeats": 3}, "repeats"),
         ({"resources": {"workers": 2}}, "resources.workers"),
         ({"mlflow": {"register": "best"}}, "mlflow.register"),
-        ({"search": {"algorithm": "cmaes"}}, "search.algorithm"),
+        ({"search": {"algorithm": "irace"}}, "search.algorithm"),
         ({"scheduler": {"algorithm": "pbt"}}, "scheduler.algorithm"),
         ({"metrics": {"source": "tensorboard"}}, "metrics.source"),
         ({"storage": "s3://bucket"}, "storage"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from raytune_hpo import plugins
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("searchers", "schedulers", "cluster", "slurm")
 
@@ -38,6 +40,11 @@ def imports(path: Path) -> Iterator[str]:
 
 
 MODULES = modules()
+ALGORITHMS = {
+    target.partition(":")[0].rpartition(".")[2]
+    for table in plugins._BUILT_IN.values()
+    for target in table.values()
+}
 
 
 def users_of(name: str) -> set[str]:
@@ -90,7 +97,7 @@ def test_mlflow_is_known_to_tracking_only() -> None:
 
 
 @pytest.mark.parametrize("kind", ["searchers", "schedulers"])
-def test_algorithms_know_the_basics_and_their_own_base_only(kind: str) -> None:
+def test_algorithms_know_the_basics_and_what_they_share_only(kind: str) -> None:
     basics = ("errors", "objective", "space", "trial", "expression", "axes", kind)
     allowed = tuple(f"raytune_hpo.{name}" for name in basics)
     for module, path in MODULES.items():
@@ -102,7 +109,7 @@ def test_algorithms_know_the_basics_and_their_own_base_only(kind: str) -> None:
                 for used in own
                 if used.startswith(f"raytune_hpo.{kind}.") and used.count(".") >= 2
             }
-            assert siblings <= {"base", "untried"} or module == f"raytune_hpo.{kind}"
+            assert not siblings & ALGORITHMS - {module.rpartition(".")[2]}, module
 
 
 @pytest.mark.parametrize("folder", ["cluster", "slurm"])

@@ -2,14 +2,21 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
 from raytune_hpo import plugins
 from raytune_hpo.errors import PluginError, SpecError
-from raytune_hpo.objective import Objective
-from raytune_hpo.plugins import Kind, auto_searcher, check_settings, make_scheduler, make_searcher
+from raytune_hpo.objective import Constraint, Objective
+from raytune_hpo.plugins import (
+    Kind,
+    auto_searcher,
+    check_objective,
+    check_settings,
+    make_scheduler,
+    make_searcher,
+)
 from raytune_hpo.schedulers.asha import Asha
 from raytune_hpo.schedulers.none import NoScheduler
 from raytune_hpo.searchers.grid import GridSearcher
@@ -35,6 +42,20 @@ class Annealing(RandomSearcher):
         self.given: tuple[object, ...] = (space, objective, seed, cooling, schedule)
 
 
+class Modest(RandomSearcher):
+    """What another package may say of its searcher."""
+
+    several_goals: ClassVar[bool] = False
+    constraints: ClassVar[bool] = False
+
+
+class Reticent:
+    """A searcher of another package that says nothing of what it can."""
+
+    def __init__(self, space: SearchSpace, objective: Objective, seed: int) -> None:
+        self.objective = objective
+
+
 class Permissive(NoScheduler):
     def __init__(self, objective: Objective, **settings: object) -> None:
         super().__init__(objective)
@@ -49,6 +70,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         tmp_path,
         "annealers",
         f"[raytune_hpo.searchers]\nannealing = {here}:Annealing\nlost = no_such_module:X\n"
+        f"modest = {here}:Modest\nreticent = {here}:Reticent\n"
         f"[raytune_hpo.schedulers]\npermissive = {here}:Permissive\n",
     )
     _distribution(tmp_path, "rivals", "[raytune_hpo.searchers]\nlost = other:Y\ntpe = other:Z\n")
@@ -72,7 +94,9 @@ def test_table_is_sorted_and_loads(kind: Kind) -> None:
 
 
 def test_names() -> None:
-    assert plugins.names("searchers") == ["grid", "random", "sobol", "tpe"]
+    assert plugins.names("searchers") == [
+        "bo", "bohb", "grid", "hyperopt", "random", "sobol", "tpe",
+    ]  # fmt: skip
     assert plugins.names("schedulers") == ["asha", "none"]
 
 
@@ -89,7 +113,8 @@ def test_unknown_name_lists_the_valid_ones_and_the_nearest() -> None:
     with pytest.raises(PluginError) as caught:
         make_searcher("tpo", LINE, LOSS, 1)
     assert str(caught.value) == (
-        "unknown searcher 'tpo' (did you mean 'tpe'?); valid: auto, grid, random, sobol, tpe"
+        "unknown searcher 'tpo' (did you mean 'tpe'?); valid: "
+        + ", ".join(["auto", *plugins.names("searchers")])
     )
     with pytest.raises(PluginError, match=r"unknown scheduler 'ahsa' \(did you mean 'asha'"):
         make_scheduler("ahsa", LOSS)
@@ -183,6 +208,60 @@ def test_foreign_plugin_is_made_with_checked_settings() -> None:
     ]
 
 
+GOALS = (*LOSS.goals, *Objective.of("speed", "max").goals)
+RULE = Constraint.parse("memory <= 8")
+
+
+@pytest.mark.parametrize("name", ["bohb", "hyperopt"])
+def test_a_searcher_for_one_goal_refuses_several_and_names_those_that_can(name: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        make_searcher(name, LINE, Objective(GOALS), 1)
+    (problem,) = caught.value.problems
+    assert problem.path == "search.algorithm"
+    words, _, listed = problem.message.rpartition(": ")
+    assert words == f"{name} searches for one goal only; these can do what is asked"
+    able = [n for n in plugins.names("searchers") if plugins.load("searchers", n).several_goals]
+    assert listed == ", ".join(able)
+    assert "tpe" in able
+    assert name not in able
+    assert make_searcher(name, LINE, Objective(LOSS.goals, (RULE,)), 1).suggest(0)
+
+
+@pytest.mark.parametrize("name", ["grid", "random", "sobol", "tpe"])
+def test_the_others_take_goals_and_constraints(name: str) -> None:
+    settings = {"resolution": 2} if name == "grid" else {}
+    assert make_searcher(name, LINE, Objective(GOALS, (RULE,)), 1, settings).suggest(0)
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_a_foreign_searcher_says_of_itself_counts() -> None:
+    for objective, words in (
+        (Objective(GOALS), "modest searches for one goal only;"),
+        (Objective(LOSS.goals, (RULE,)), "modest takes no constraints;"),
+        (Objective(GOALS, (RULE,)), "modest searches for one goal only and takes no constraints;"),
+    ):
+        message = check_objective("modest", objective) or ""
+        assert message.startswith(words)
+        listed = message.rpartition(": ")[2].split(", ")
+        assert listed == sorted(listed)
+        assert {"annealing", "grid", "reticent"} <= set(listed)
+        assert not {"lost", "modest"} & set(listed)
+    assert check_objective("modest", LOSS) is None
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_foreign_searcher_that_says_nothing_counts_as_able() -> None:
+    objective = Objective(GOALS, (RULE,))
+    assert check_objective("reticent", objective) is None
+    assert vars(make_searcher("reticent", LINE, objective, 1)) == {"objective": objective}
+
+
+@pytest.mark.usefixtures("installed")
+def test_of_names_that_cannot_be_loaded_the_objective_says_nothing() -> None:
+    for name in ("auto", "lost", "no-such-searcher"):
+        assert check_objective(name, Objective(GOALS)) is None
+
+
 @pytest.mark.usefixtures("installed")
 def test_plugin_with_open_settings_gets_them_all() -> None:
     made = make_scheduler("permissive", LOSS, {"anything": [1]})
@@ -213,7 +292,7 @@ def test_name_taken_twice_is_refused() -> None:
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     code = (
         "import sys; from raytune_hpo import plugins; plugins.names('searchers');"
-        "print([m for m in ('optuna', 'ray', 'mlflow', 'raytune_hpo.searchers.tpe')"
+        "print([m for m in ('optuna', 'hyperopt', 'ray', 'mlflow', 'raytune_hpo.searchers.tpe')"
         " if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -134,7 +134,7 @@ def test_no_trial_is_left_running(failures: Failures) -> None:
     for trial in range(25):
         tpe.suggest(trial)
         tpe.observe(trial, outcomes[trial % 5])
-    assert all(trial.state.is_finished() for trial in tpe._study.trials)
+    assert all(trial.state.is_finished() for trial in tpe._model.study.trials)
 
 
 def test_constraints_lead_into_the_feasible_part() -> None:
@@ -222,7 +222,7 @@ def test_known_proposal_is_changed_in_one_place(monkeypatch: pytest.MonkeyPatch)
         tpe = TpeSearcher(space, LOSS, seed, startup_trials=1)
         tpe.adopt(0, known)
         tpe.observe(0, done(1.0))
-        monkeypatch.setattr(tpe, "_promising", lambda seed: dict(known))
+        monkeypatch.setattr(tpe._model, "promising", lambda seed: dict(known))
         (config,) = take(tpe, 1, 1)
         assert sum(config[name] != known[name] for name in known) == 1
 
@@ -246,7 +246,7 @@ def test_every_value_of_a_parameter_survives_the_model() -> None:
         assert [type(config[name]) for name in ("steps", "wide", "log", "stepped", "normal")] == [
             float, int, int, int, int,
         ]  # fmt: skip
-        for name, known in tpe._modelled.items():
+        for name, known in tpe._model.parameters.items():
             code = known.encode(config[name])
             assert known.distribution.to_internal_repr(code) == code
         tpe.observe(trial, done(float(trial % 7)))
@@ -256,7 +256,7 @@ def test_every_value_of_a_parameter_survives_the_model() -> None:
 def test_equal_choices_of_other_type_are_told_apart(value: object) -> None:
     values = (1, 1.0, True, "1", None, [1])
     tpe = TpeSearcher(SearchSpace({"x": Choice(values)}), LOSS, 1)
-    codes = [tpe._modelled["x"].encode(v) for v in values]
+    codes = [tpe._model.parameters["x"].encode(v) for v in values]
     assert codes == list(range(6))
 
 

@@ -1,0 +1,330 @@
+"""Bayesian optimisation with Gaussian processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+from scipy.stats import qmc
+from threadpoolctl import ThreadpoolController
+
+from raytune_hpo.errors import Problem, SpecError
+from raytune_hpo.objective import Objective
+from raytune_hpo.searchers import gaussian
+from raytune_hpo.searchers.acquisition import Below, Hill, Improvement, Thompson, Total
+from raytune_hpo.searchers.evidence import Evidence, collect
+from raytune_hpo.searchers.features import Features
+from raytune_hpo.searchers.gaussian import Draw, Hyper, Priors, Process
+from raytune_hpo.searchers.hilltop import climb
+from raytune_hpo.searchers.improvement import log_improvement
+from raytune_hpo.searchers.untried import UntriedSearcher
+from raytune_hpo.searchers.warp import Warped, scaled, warp
+from raytune_hpo.space import SearchSpace
+from raytune_hpo.trial import Config
+
+Matrix = npt.NDArray[np.float64]
+Acquisition = Literal["ei", "pi", "ucb", "thompson", "hedge"]
+
+_GOAL = Priors()
+_SIDE = Priors(noise=(math.log(1e-2), 2.0))
+"""Of constraints and failures."""
+_LEAST = 3
+"""Values that a model is made from at the least."""
+_FITTED = 150
+"""Observations that hyperparameters are learnt from at the most."""
+_KEPT = 400
+"""Observations that a model holds at the most."""
+_VERSIONS = 16
+"""Drawn results of the pending trials."""
+_CENTRES = 5
+_DRAWN = 8
+"""Sets of hyperparameters that an expected improvement is averaged over."""
+_KAPPA = 2.0
+_EXPLORING = 0.05
+"""Weight of the sum beside the maximum when several goals are made one."""
+
+
+class BoSearcher(UntriedSearcher):
+    """Proposes the config from which a Gaussian process expects the most improvement.
+
+    The process has a length scale for each parameter and learns how noisy the values are. Values
+    worse than the median count by rank only. Pending trials are taken into account by drawing what
+    they may give. Constraints, and failures, are learnt by processes of their own: a config counts
+    by the improvement times the probability that it can run and violates nothing. With several
+    goals, each proposal draws how they are weighed. In a finite space no config is proposed twice.
+
+    Args:
+        space: What to search; the first proposals follow the priors.
+        objective: One goal or several, with or without constraints.
+        seed: Each proposal draws from its own generator, seeded by this and the trial's number.
+        startup_trials: So many trials are spread evenly at first; None for one more than there are
+            parameters, from 5 to 10.
+        acquisition: What is maximised: ``ei``, the expected improvement; ``pi``, the probability of
+            improvement; ``ucb``, the confidence bound; ``thompson``, a drawn function; ``hedge``,
+            one of the first three, drawn for each trial.
+        failures: ``avoid`` learns where trials fail; ``ignore`` forgets them, for failures that
+            have nothing to do with the config.
+
+    Raises:
+        SpecError: When a setting is out of range.
+
+    Source: Jones et al. 1998, doi:10.1023/A:1008306431147; Snoek et al. 2012, arXiv:1206.2944;
+    Ament et al. 2023, arXiv:2310.20708 (logarithm of the improvement); Knowles 2006,
+    doi:10.1109/TEVC.2005.851274 (several goals).
+
+    Example:
+        >>> from raytune_hpo.objective import Objective
+        >>> from raytune_hpo.space import Float, SearchSpace
+        >>> from raytune_hpo.trial import Outcome, TrialState
+        >>> searcher = BoSearcher(SearchSpace({"x": Float(0, 1)}), Objective.of("loss"), seed=1)
+        >>> for trial in range(12):
+        ...     loss = (searcher.suggest(trial)["x"] - 0.7) ** 2
+        ...     searcher.observe(trial, Outcome(TrialState.COMPLETED, (loss,)))
+        >>> min(abs(config["x"] - 0.7) for config, _ in searcher.trials.values()) < 0.01
+        True
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        seed: int,
+        *,
+        startup_trials: int | None = None,
+        acquisition: Acquisition = "ei",
+        failures: Literal["avoid", "ignore"] = "avoid",
+    ) -> None:
+        super().__init__(space, objective, seed)
+        if startup_trials is not None and startup_trials < 1:
+            text = f"must be at least 1, not {startup_trials!r}"
+            raise SpecError([Problem("search.settings.startup_trials", text)])
+        parameters = len(space.dimensions)
+        self.startup_trials = startup_trials or min(max(parameters + 1, 5), 10)
+        self.acquisition = acquisition
+        self.failures = failures
+        self._features = Features(space)
+        self._cubes: dict[int, Matrix] = {}
+        self._learnt: dict[str, tuple[int, Hyper]] = {}
+        # Several threads cost more than they bring at this size, and their sums differ in bits.
+        self._threads = ThreadpoolController()
+
+    def adopt(self, trial: int, config: Config) -> None:
+        """Keep a config as pending."""
+        super().adopt(trial, config)
+        self._cubes[trial] = self.space.encode(config)
+
+    def propose(self, trial: int) -> Config | None:
+        """Return the config of the most promising point, or one of an even spread at first."""
+        if self.exhausted:
+            return None
+        rng = self.random(trial)
+        evidence = self._evidence()
+        if len(self.trials) < self.startup_trials or len(evidence.values) < _LEAST:
+            return self.untried(self._spread(), rng)
+        with self._threads.limit(limits=1):
+            points = climb(self._hill(evidence, rng), self._features, _best(evidence), rng)
+        configs = map(self.space.decode, points)
+        found = next((config for config in configs if not self.tried(config)), None)
+        return found or self.untried(lambda: self.space.sample(rng), rng)
+
+    def expected_improvement(self) -> float | None:
+        """Return what the next trial is expected to gain on the best one, in the goal's unit.
+
+        Averaged over what the hyperparameters may be, and times the probability that the config can
+        run and violates nothing. It costs as much as several suggestions.
+
+        Returns:
+            None while there is no model yet, no feasible trial, or more than one goal.
+
+        Source: Snoek et al. 2012, arXiv:1206.2944, section 3.1 (integrated acquisition).
+        """
+        evidence = self._evidence()
+        if self.objective.multi or len(evidence.values) < _LEAST or not evidence.feasible.any():
+            return None
+        rng = np.random.default_rng([self.seed, len(self.trials), len(self.ended)])
+        with self._threads.limit(limits=1):
+            return self._integrated(evidence, rng)
+
+    def _integrated(self, evidence: Evidence, rng: np.random.Generator) -> float:
+        feasibility = Total(self._feasibility(evidence))
+        warped = warp(evidence.values[:, 0])
+        x, y = self._features.embed(evidence.valued), warped.y
+        process, best = self._process(evidence, warped, rng)
+        hill = Total([*feasibility.parts, Improvement(process, best)])
+        top = climb(hill, self._features, _best(evidence), rng)[:1]
+        kept = _kept(y, _FITTED)
+        hypers = gaussian.sample(
+            x[kept], y[kept], self._features.group, _GOAL, process.hyper, _DRAWN, rng
+        )
+        at = self._features.embed(top)
+        gains = [self._gain(evidence, y, hyper, at) for hyper in hypers]
+        chance = math.exp(float(feasibility.height(at)[0]))
+        return float(np.mean(gains)) * warped.unit * chance
+
+    def _gain(self, evidence: Evidence, y: Matrix, hyper: Hyper, at: Matrix) -> float:
+        """Return the expected improvement at one place for some hyperparameters."""
+        kept = _kept(y, _KEPT)
+        x = self._features.embed(evidence.valued[kept])
+        process = Process(x, y[kept, None], self._features.group, hyper)
+        seen, _ = process.predict(x[evidence.feasible[kept]])
+        mean, variance = process.predict(at)
+        return math.exp(float(log_improvement(mean[0], np.sqrt(variance), seen.min())[0]))
+
+    def _evidence(self) -> Evidence:
+        return collect(self.trials, self.ended, self._cubes, self.objective)
+
+    def _spread(self) -> Callable[[], Config]:
+        """Return what gives the points of a Sobol sequence, from where the table ends."""
+        parameters = len(self.space.dimensions)
+        rng = np.random.default_rng(self.seed)
+        sequence = qmc.Sobol(max(1, parameters), scramble=True, bits=60, rng=rng)
+        ahead = 1 << (len(self.trials) + 32).bit_length()
+        points = iter(sequence.random(ahead)[len(self.trials) :, :parameters])
+        return lambda: self.space.decode(next(points))
+
+    # The models
+
+    def _hill(self, evidence: Evidence, rng: np.random.Generator) -> Hill:
+        """Return what is to be maximised."""
+        parts: list[Hill] = [*self._feasibility(evidence)]
+        if evidence.feasible.any():
+            parts.append(self._promise(evidence, rng))
+        return Total(parts)
+
+    def _promise(self, evidence: Evidence, rng: np.random.Generator) -> Hill:
+        """Return how much improvement on the feasible trials is to be expected."""
+        values = _as_one_goal(evidence.values, rng)
+        acquisition = self.acquisition
+        if acquisition == "hedge":
+            acquisition = ("ei", "pi", "ucb")[int(rng.integers(3))]
+        process, best = self._process(evidence, warp(values), rng)
+        if acquisition == "pi":
+            return Below(process, float(best.mean()))
+        if acquisition == "ucb":
+            return _bound(process)
+        if acquisition == "thompson":
+            return Thompson(Draw(process, rng))
+        return Improvement(process, best)
+
+    def _process(
+        self, evidence: Evidence, warped: Warped, rng: np.random.Generator
+    ) -> tuple[Process, Matrix]:
+        """Return the model of the objective, and the best value in each of its versions."""
+        y = warped.y
+        group = self._features.group
+        x = self._features.embed(evidence.valued)
+        # The weights of several goals are drawn anew each time, and so is what they give.
+        name = None if self.objective.multi else "goal"
+        hyper = self._hyper(name, x, y, _GOAL)
+        kept = _kept(y, _KEPT)
+        x, y, feasible = x[kept], y[kept], evidence.feasible[kept]
+        process = Process(x, y[:, None], group, hyper)
+        if len(evidence.pending):
+            at = self._features.embed(evidence.pending)
+            drawn = _drawn(process, at, rng)
+            x = np.concatenate([x, at])
+            versions = np.concatenate([np.tile(y, (len(drawn), 1)), drawn], axis=1)
+            process = Process(x, versions.T, group, hyper)
+            feasible = np.concatenate([feasible, np.zeros(len(at), dtype=bool)])
+        seen, _ = process.predict(x[feasible])
+        return process, seen.min(axis=0)
+
+    def _feasibility(self, evidence: Evidence) -> list[Below]:
+        """Return the probabilities that a config violates nothing and can run."""
+        x = self._features.embed(evidence.valued)
+        found = [
+            self._side(f"constraint {index}", x, scaled(violations), 0.0)
+            for index, violations in enumerate(evidence.violations.T)
+        ]
+        if self.failures == "avoid" and evidence.failed.any():
+            x = self._features.embed(evidence.ended)
+            found.append(self._side("failure", x, np.where(evidence.failed, 1.0, -1.0), 0.0))
+        return found
+
+    def _side(self, name: str, x: Matrix, y: Matrix, limit: float) -> Below:
+        """Return the probability that a quantity beside the objective is below a limit."""
+        mean, sd = float(y.mean()), float(y.std()) or 1.0
+        y = (y - mean) / sd
+        hyper = self._hyper(name, x, y, _SIDE)
+        kept = _kept(np.abs(y - (limit - mean) / sd), _KEPT)
+        process = Process(x[kept], y[kept, None], self._features.group, hyper)
+        return Below(process, (limit - mean) / sd, noise=hyper.noise)
+
+    def _hyper(self, name: str | None, x: Matrix, y: Matrix, priors: Priors) -> Hyper:
+        """Return hyperparameters, learnt again each time there is some more to learn from."""
+        count = _fitted_at(len(y))
+        if name is not None and name in self._learnt and self._learnt[name][0] == count:
+            return self._learnt[name][1]
+        x, y = x[:count], y[:count]
+        kept = _kept(y, _FITTED)
+        hyper = gaussian.fit(x[kept], y[kept], self._features.group, priors)
+        if name is not None:
+            self._learnt[name] = count, hyper
+        return hyper
+
+
+def _bound(process: Process) -> Hill:
+    from bayes_opt.acquisition import UpperConfidenceBound
+
+    from raytune_hpo.searchers.confidence import Bound
+
+    return Bound(process, UpperConfidenceBound(_KAPPA))
+
+
+def _best(evidence: Evidence) -> Matrix:
+    """Return the configs around which to search: the best feasible ones, then the least bad."""
+    violation = np.where(evidence.violations > 0, evidence.violations, 0.0).sum(axis=1)
+    order = np.lexsort((evidence.values.sum(axis=1), violation))
+    return evidence.valued[order[:_CENTRES]]
+
+
+def _as_one_goal(values: Matrix, rng: np.random.Generator) -> Matrix:
+    """Return values of shape (n, goals) as shape (n,), by weights that are drawn.
+
+    Source: Knowles 2006, equation 2 (augmented Tchebycheff), over values warped one by one.
+    """
+    goals = values.shape[1]
+    if goals == 1:
+        return values[:, 0]
+    weights = rng.dirichlet(np.ones(goals))
+    each = np.stack([warp(column).y for column in values.T], axis=1)
+    each = (each - each.min(axis=0)) * weights
+    return np.asarray(each.max(axis=1) + _EXPLORING * each.sum(axis=1))
+
+
+def _drawn(process: Process, at: Matrix, rng: np.random.Generator) -> Matrix:
+    """Return what pending trials may give, shape (versions, p)."""
+    mean, _ = process.predict(at)
+    covariance = process.covariance(at)
+    covariance.flat[:: len(at) + 1] += process.hyper.noise + 1e-6 * process.hyper.signal
+    if len(at) <= qmc.Sobol.MAXDIM:
+        uniform = qmc.Sobol(len(at), scramble=True, bits=60, rng=rng).random(_VERSIONS)
+        normal = ndtri(np.clip(uniform, 1e-9, 1 - 1e-9))
+    else:
+        normal = rng.standard_normal((_VERSIONS, len(at)))
+    return np.asarray(mean[:, 0] + normal @ np.linalg.cholesky(covariance).T)
+
+
+def _fitted_at(count: int) -> int:
+    """Return from how many of so many observations the hyperparameters are learnt.
+
+    A fixed series, so that a replay learns from the same ones: all up to 30, then every 5 %.
+    """
+    at = min(count, 30)
+    while at + at // 20 <= count and at >= 30:
+        at += at // 20
+    return at
+
+
+def _kept(y: Matrix, most: int) -> Sequence[int] | npt.NDArray[np.int64]:
+    """Return which observations a model holds: the lowest half, and others evenly over time."""
+    if len(y) <= most:
+        return np.arange(len(y))
+    order = np.argsort(y, kind="stable")
+    lowest, rest = order[: most // 2], np.sort(order[most // 2 :])
+    even = np.linspace(0, len(rest) - 1, most - len(lowest)).astype(int)
+    return np.sort(np.concatenate([lowest, rest[even]]))

@@ -1,0 +1,168 @@
+"""One descent of CMA-ES with margin over a search space, computed by the package cmaes."""
+
+from __future__ import annotations
+
+import numpy as np
+from cmaes import CatCMAwM
+
+from raytune_hpo.axes import Axis, Choice, Ordinal
+from raytune_hpo.searchers.standing import FAILED, Standing
+from raytune_hpo.space import Cube, SearchSpace
+
+Sample = CatCMAwM.Solution
+
+_MOST_STEPS = 32
+"""Parameters with more values, if these have an order, count as continuous."""
+_RESAMPLES = 100
+"""How often a point is drawn again that lies outside of the cube."""
+_NARROW = 1e-5
+"""A descent is over when its generation is no wider than this share of each parameter's range."""
+_FLAT = 3
+"""A descent is over after so many generations in which all trials were equally good."""
+
+
+class Coordinates:
+    """Places of the unit cube as CatCMAwM has them: continuous, stepped and categorical.
+
+    Attributes:
+        count: How many there are; a parameter with one value has none.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        axes = list(space.axes.values())
+        kinds = [_kind(axis) for axis in axes]
+        self._dimensions = len(axes)
+        self._x = [i for i, kind in enumerate(kinds) if kind == "continuous"]
+        self._z = [i for i, kind in enumerate(kinds) if kind == "stepped"]
+        self._c = [i for i, kind in enumerate(kinds) if kind == "categorical"]
+        self._places = {i: _places(axes[i]) for i in (*self._z, *self._c)}
+        self.count = len(self._x) + len(self._z) + len(self._c)
+
+    def optimizer(self, start: Cube, sigma: float, population: int) -> CatCMAwM:
+        """Return a new optimizer around a point of the cube; categories are equally likely.
+
+        Args:
+            start: Shape (d,).
+            sigma: Standard deviation; where steps are wider, it is half a step at least.
+            population: Trials a generation.
+        """
+        deviations = np.array(
+            [sigma] * len(self._x) + [max(sigma, 0.5 / len(self._places[i])) for i in self._z]
+        )
+        numeric = [*self._x, *self._z]
+        return CatCMAwM(
+            x_space=[(0.0, 1.0)] * len(self._x) or None,
+            z_space=[self._places[i] for i in self._z] or None,
+            c_space=[len(self._places[i]) for i in self._c] or None,
+            population_size=population,
+            mean=start[numeric] if numeric else None,
+            sigma=1.0,
+            cov=np.diag(deviations**2) if numeric else None,
+        )
+
+    def cube(self, sample: Sample) -> Cube:
+        """Return the point of the cube that a sample stands for, shape (d,)."""
+        u = np.full(self._dimensions, 0.5)
+        if sample.x is not None:
+            u[self._x] = sample.x
+        if sample.z is not None:
+            u[self._z] = sample.z
+        if sample.c is not None:
+            for i, one_hot in zip(self._c, sample.c, strict=True):
+                u[i] = self._places[i][int(np.argmax(one_hot))]
+        return u
+
+    def moved(self, sample: Sample, u: Cube) -> Sample:
+        """Return a sample at another point of the cube; where that is NaN it stays."""
+        u = np.where(np.isnan(u), self.cube(sample), u)
+        numeric = [*self._x, *self._z]
+        c = None if sample.c is None else np.zeros_like(sample.c)
+        for row, i in enumerate(self._c):
+            c[row, int(np.argmin(np.abs(np.subtract(self._places[i], u[i]))))] = True
+        return Sample(
+            u[self._x] if self._x else None,
+            u[self._z] if self._z else None,
+            c,
+            u[numeric] if numeric else None,
+        )
+
+    def width(self, samples: list[Sample]) -> float:
+        """Return the largest distance between samples along any axis of numbers; 1 without one."""
+        numeric = [*self._x, *self._z]
+        if not numeric:
+            return 1.0
+        points = np.array([self.cube(sample) for sample in samples])
+        return float(np.ptp(points[:, numeric], axis=0).max())
+
+
+class Descent:
+    """CMA-ES from a start until it has converged.
+
+    A generation is made of the trials that end first, those drawn before the last update of the
+    distribution and those that were not drawn from it at all among them: their places count, as in
+    Hansen 2011, arXiv:1110.4181. So no trial is wasted and none is waited for.
+
+    Args:
+        coordinates: Of the space.
+        start: Where it begins, shape (d,) in the unit cube.
+        sigma: Standard deviation in the beginning.
+        population: Trials a generation.
+
+    Attributes:
+        members: The samples of the trials that are to count, by trial.
+        drawn: Whether a trial was drawn from the distribution.
+        over: Whether it has converged, or found nothing but failures.
+    """
+
+    def __init__(
+        self, coordinates: Coordinates, start: Cube, *, sigma: float, population: int
+    ) -> None:
+        self.members: dict[int, Sample] = {}
+        self.drawn = False
+        self.over = False
+        self._coordinates = coordinates
+        self._optimizer = coordinates.optimizer(start, sigma, population)
+        self._generation: list[tuple[Sample, Standing]] = []
+        self._flat = 0
+
+    def ask(self, seed: int) -> Sample:
+        """Return a sample, the same for the same seed until the next generation is complete."""
+        self._optimizer.reseed_rng(seed)
+        for _ in range(_RESAMPLES):
+            sample = self._optimizer.ask()
+            if sample.x is None or np.all((sample.x > 0) & (sample.x < 1)):
+                break
+        return sample
+
+    def end(self, trial: int, standing: Standing) -> None:
+        """Take note of how good a trial is; one that is no member is not looked at."""
+        sample = self.members.pop(trial, None)
+        if sample is None:
+            return
+        self._generation.append((sample, standing))
+        if len(self._generation) == self._optimizer.population_size:
+            self._update()
+            self._generation = []
+
+    def _update(self) -> None:
+        """Move the distribution; only the order of the trials counts."""
+        samples = [sample for sample, _ in self._generation]
+        order = sorted({standing for _, standing in self._generation})
+        ranks = [float(order.index(standing)) for _, standing in self._generation]
+        self._optimizer.tell(list(zip(samples, ranks, strict=True)))
+        self._flat = self._flat + 1 if len(order) == 1 else 0
+        hopeless = order == [FAILED]
+        self.over = hopeless or self._flat == _FLAT or self._coordinates.width(samples) < _NARROW
+
+
+def _kind(axis: Axis) -> str:
+    """Return how an axis is searched; of two values none is between others."""
+    if axis.size == 1:
+        return "fixed"
+    if axis.size == 2 or (isinstance(axis, Choice) and not isinstance(axis, Ordinal)):
+        return "categorical"
+    return "stepped" if axis.size is not None and axis.size <= _MOST_STEPS else "continuous"
+
+
+def _places(axis: Axis) -> list[float]:
+    return [axis.encode(value) for value in axis.points(None)]
