@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
 
 _LATER = {
-    "searchers": ("cmaes", "evolution", "irace", "pso"),
+    "searchers": ("irace", "pso"),
     "schedulers": ("bohb", "hyperband", "median", "pb2", "pbt"),
 }
 _OTHER_NAMES = {

@@ -431,6 +431,7 @@ def exit_code(state: RunState) -> int:
         "interrupted": exits.INTERRUPTED,
         "stopped": exits.INTERRUPTED,
         "spec": exits.SPEC,
+        "searcher": exits.SPEC,
         "infrastructure": exits.INFRASTRUCTURE,
     }
     if reason in special:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from raytune_hpo.errors import did_you_mean
+from raytune_hpo.errors import SearcherError, did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.objective import BadMetric
 from raytune_hpo.schedulers.base import Decision, Scheduler
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.suggestions import NOT_READY, IdleTime, NotReady, Suggestions, requested_early
 from raytune_hpo.trial import Config, Failure, FailureKind, Outcome, Result, TrialState
 
 SAME_ERROR_LIMIT = 3
@@ -31,7 +32,9 @@ FIRST_TRIAL_HOLD_S = 10.0
 LOST_LIMIT = 3
 """Attempts of a trial that may be lost before they began, or with their machine, uncharged."""
 
-_RESUMABLE = frozenset({"interrupted", "stopped", "time_limit", "infrastructure", "max_failed"})
+_RESUMABLE = frozenset(
+    {"interrupted", "stopped", "time_limit", "infrastructure", "max_failed", "searcher"}
+)
 """Reasons after which trials that still ran may go on in a later session."""
 
 
@@ -85,6 +88,7 @@ class Engine:
         scheduler: New, not yet told of any trial.
         journal: Takes the records of what happens from now on.
         clock: Gives monotonic seconds.
+        suggestions: Says how the searcher is called; at once by default.
         listener: Called with each record after it was journaled.
         time_limit_s: Of this session, from now on, or None.
         has_checkpoint: Whether a checkpoint, given by its path relative to the run directory, can
@@ -104,13 +108,14 @@ class Engine:
         journal: JournalPort,
         clock: Clock,
         *,
+        suggestions: Callable[[Searcher], Suggestions] = Suggestions,
         listener: Callable[[Record], None] = lambda record: None,
         time_limit_s: float | None = None,
         has_checkpoint: Callable[[str], bool] = lambda path: True,
     ) -> None:
         self.experiment = experiment
         self.state = RunState()
-        self._searcher = searcher
+        self._suggestions = suggestions(searcher)
         self._scheduler = scheduler
         self._journal = journal
         self._clock = clock
@@ -119,10 +124,13 @@ class Engine:
         self._has_checkpoint = has_checkpoint
         self._began_s = clock.monotonic()
         self._first_start_s: float | None = None
+        self._requested: int | None = None
         self._exhausted = False
+        self._idle = IdleTime()
         self._waiting: list[int] = []
+        self._session = records[-1]
+        self.parallel: int = self._session["parallel"]
         last_reports = self._replay(records)
-        self.parallel = self.state.sessions[-1].parallel
         self._settle(last_reports)
 
     # Going on from a journal
@@ -133,11 +141,15 @@ class Engine:
         Returns the last report of each trial's present attempt, with what the scheduler says of it.
         """
         last: dict[int, tuple[Record, Decision | None]] = {}
+        early = requested_early(records)
+        newest = max((r["trial"] for r in records if r["type"] == "trial"), default=None)
         for record in records:
             self.state.apply(record)
             kind = record["type"]
             if kind == "trial":
-                self._searcher.adopt(record["trial"], record["config"])
+                self._replay_trial(record, early)
+                if record["trial"] == newest:
+                    self._request_early()
             elif kind == "report":
                 self._tell_report(record)
                 decision = None
@@ -150,6 +162,14 @@ class Engine:
                 last.pop(record["trial"], None)
                 self._tell_end(self.state.trials[record["trial"]])
         return last
+
+    def _replay_trial(self, record: Record, early: Mapping[int, Config]) -> None:
+        """Tell the searcher of a trial, and of the next one if that was requested here."""
+        number = record["trial"]
+        if number not in early:
+            self._suggestions.adopt(number, record["config"])
+        if number + 1 in early:
+            self._suggestions.adopt(number + 1, early[number + 1])
 
     def _settle(self, reports: Mapping[int, tuple[Record, Decision | None]]) -> None:
         """End the attempts that a dead driver left running.
@@ -295,6 +315,10 @@ class Engine:
             self._end(trial, state)
         self._emit("finish", reason=reason, message=message)
 
+    def close(self) -> None:
+        """Let go of the searcher."""
+        self._suggestions.close()
+
     # Starting
 
     def _running(self) -> list[TrialRecord]:
@@ -320,14 +344,49 @@ class Engine:
             return None
         config, origin = self._planned(number)
         if config is not None:
-            self._searcher.adopt(number, config)
+            self._suggestions.adopt(number, config)
         else:
-            config = self._searcher.suggest(number)
+            taken = self._suggested(number)
+            if taken is NOT_READY:
+                return None
+            config = taken
         if config is None:
             self._exhausted = True
             return None
-        self._emit("trial", trial=number, config=config, origin=origin)
+        waited_s = round(self._idle.take(self._clock.monotonic()), 3)
+        self._emit("trial", trial=number, config=config, origin=origin, waited_s=waited_s)
+        self._request_early()
         return number
+
+    def _suggested(self, number: int) -> Config | NotReady | None:
+        """Return the searcher's config for a trial, None without any; it may not be ready."""
+        self._request(number)
+        try:
+            taken = self._suggestions.take(number)
+        except SearcherError as error:
+            self.stop("searcher", str(error))
+            return NOT_READY
+        if taken is NOT_READY:
+            free = self.parallel - len(self._running())
+            if self.state.budget is not None:
+                free = min(free, self.state.budget - number)
+            self._idle.note(self._clock.monotonic(), free)
+        return taken
+
+    def _request_early(self) -> None:
+        """Request the next trial's config now, unless it can be made of more that is known later.
+
+        See ``requested_early``; a request has to stand at the same place of the journal always.
+        """
+        number, budget = len(self.state.trials), self._session["trials"]
+        allowed = budget is None or number < budget
+        if self._session["parallel"] > 1 and allowed and self._planned(number)[0] is None:
+            self._request(number)
+
+    def _request(self, number: int) -> None:
+        if self._requested != number:
+            self._requested = number
+            self._suggestions.request(number)
 
     def _planned(self, number: int) -> tuple[Config | None, str]:
         """Return the config that the user wants as this trial, if any, and its origin."""
@@ -342,6 +401,7 @@ class Engine:
         attempt = len(trial.attempts) + 1
         if self._waiting and self._waiting[0] == trial.number:
             self._waiting.pop(0)
+        self._idle.note(self._clock.monotonic(), 0)
         there = (path for path in reversed(trial.checkpoints) if self._has_checkpoint(path))
         checkpoint = next(there, None)
         self._emit("start", trial=trial.number, attempt=attempt, checkpoint=checkpoint)
@@ -394,7 +454,7 @@ class Engine:
     def _tell_report(self, report: Record) -> None:
         if report["advanced"]:
             values, violations = tuple(report["values"]), tuple(report["violations"])
-            self._searcher.report(report["trial"], report["step"], values, violations)
+            self._suggestions.report(report["trial"], report["step"], values, violations)
 
     def _decide(self, trial: TrialRecord, report: Record) -> Decision:
         if self._reaches(report):
@@ -497,7 +557,7 @@ class Engine:
     def _tell_end(self, trial: TrialRecord) -> None:
         if trial.state.finished:
             outcome: Outcome = trial.outcome()
-            self._searcher.observe(trial.number, outcome)
+            self._suggestions.observe(trial.number, outcome)
             self._scheduler.on_end(trial.number, outcome)
 
     # What ends the run

@@ -7,6 +7,7 @@ The tree::
     │   ├── SpaceError                   a search space that cannot be searched
     │   └── ExpressionError              an objective or constraint that cannot be read
     ├── PluginError                      a searcher, scheduler or launcher that cannot be loaded
+    ├── SearcherError                    a searcher that failed while it searched
     ├── RunError                         the run directory cannot be used
     │   ├── RunExistsError               there is a journal already
     │   ├── RunLockedError               another driver holds the run
@@ -84,6 +85,10 @@ class ExpressionError(SpecError):
 
 class PluginError(RaytuneHpoError):
     """A searcher, scheduler or launcher that is unknown or cannot be loaded."""
+
+
+class SearcherError(RaytuneHpoError):
+    """A searcher that failed while it searched; its own error is the cause."""
 
 
 class RunError(RaytuneHpoError):

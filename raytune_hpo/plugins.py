@@ -31,12 +31,15 @@ from raytune_hpo.space import SearchSpace
 Kind = Literal["searchers", "schedulers", "launchers"]
 
 AUTO = "auto"
-"""The searcher name that ``auto_searcher`` turns into one of the others."""
+"""The default searcher; ``auto_searcher`` says which one it means in an experiment."""
 
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "searchers": {
+        AUTO: "raytune_hpo.searchers.auto:AutoSearcher",
         "bo": "raytune_hpo.searchers.bo:BoSearcher",
         "bohb": "raytune_hpo.searchers.bohb:BohbSearcher",
+        "cmaes": "raytune_hpo.searchers.cmaes:CmaesSearcher",
+        "evolution": "raytune_hpo.searchers.evolution:EvolutionSearcher",
         "grid": "raytune_hpo.searchers.grid:GridSearcher",
         "hyperopt": "raytune_hpo.searchers.hyperopt:HyperoptSearcher",
         "random": "raytune_hpo.searchers.random:RandomSearcher",
@@ -59,7 +62,7 @@ class _Factory(Protocol):
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the names that can be loaded, sorted; ``auto`` is not among them."""
+    """Return the names that can be loaded, sorted."""
     return sorted({*_BUILT_IN[kind], *(point.name for point in _entry_points(kind))})
 
 
@@ -88,7 +91,7 @@ def make_searcher(
     seed: int,
     settings: Mapping[str, Any] | None = None,
 ) -> Searcher:
-    """Return a new searcher; ``auto`` has to be resolved by ``auto_searcher`` before.
+    """Return a new searcher.
 
     Raises:
         PluginError: When the name or a setting is unknown, or a setting has the wrong type.
@@ -120,7 +123,8 @@ def check_settings(kind: Kind, name: str, settings: Mapping[str, Any]) -> list[s
     """
     if kind == "searchers" and name == AUTO:
         text = "settings belong to one searcher; name it instead of 'auto', one of: "
-        return [text + ", ".join(names(kind))] if settings else []
+        others = [other for other in names(kind) if other != AUTO]
+        return [text + ", ".join(others)] if settings else []
     try:
         valid = settings_of(kind, name)
     except PluginError as error:
@@ -142,7 +146,7 @@ def check_objective(name: str, objective: Objective) -> str | None:
         "constraints": ("takes no constraints", bool(objective.constraints)),
     }
     needs = [ability for ability, (_, needed) in asked.items() if needed]
-    plugin = _loaded(name) if needs and name != AUTO else None
+    plugin = _loaded(name) if needs else None
     missing = [ability for ability in needs if not getattr(plugin, ability, True)]
     if not missing:
         return None
@@ -181,21 +185,23 @@ def settings_of(kind: Kind, name: str) -> dict[str, inspect.Parameter] | None:
     return {parameter.name: parameter for parameter in parameters[_GIVEN[kind] :]}
 
 
-def auto_searcher(space: SearchSpace, objective: Objective, trials: int | None) -> tuple[str, str]:
-    """Return the searcher that ``auto`` stands for, and why in one sentence.
-
-    A space with no more configs than the budget is tried whole. All else is searched by TPE, small
-    budgets too: its first proposals are random anyway, and a budget that is raised later profits.
+def auto_searcher(
+    space: SearchSpace, objective: Objective, trials: int | None, scheduler: str = "none"
+) -> tuple[str, str]:
+    """Return the searcher that ``auto`` stands for in an experiment, and why in one sentence.
 
     Args:
         space: What to search.
-        objective: Of the experiment; TPE takes several goals and constraints.
+        objective: Of the experiment.
         trials: The budget; None when another limit ends the run.
+        scheduler: Name of the scheduler.
     """
     count = space.cardinality
     if count is not None and trials is not None and count <= trials:
         return "grid", f"the space has {count} configs and the budget is {trials} trials"
-    return "tpe", "it learns from finished trials, in any space and with constraints"
+    if scheduler != "none" and not objective.multi:
+        return "bohb", f"{scheduler} stops trials early, and it learns from each rung by itself"
+    return AUTO, "bo, and tpe every third time while bo finds nothing better"
 
 
 def _make(
@@ -230,9 +236,7 @@ def _load_foreign(kind: Kind, point: EntryPoint) -> Any:
 
 
 def _unknown_name(kind: Kind, name: str) -> str:
-    valid = [AUTO, *names(kind)] if kind == "searchers" else names(kind)
-    if kind == "searchers" and name == AUTO:
-        return "searcher 'auto' has to be resolved by auto_searcher before it is made"
+    valid = names(kind)
     listed = ", ".join(valid) or "none is installed"
     return f"unknown {_one(kind)} '{name}'{did_you_mean(name, valid)}; valid: {listed}"
 

@@ -35,6 +35,8 @@ from raytune_hpo.worker import TuneTrial
 
 HANG_SLACK_S = 8.0
 """A worker ends a trial that is past a limit itself; after this it is taken to hang."""
+POLL_S = 0.01
+"""Time between two looks while nothing runs and nothing can start yet."""
 KILL_SLACK_S = 5.0
 """A worker that is this much past what it should have ended by itself is killed."""
 
@@ -77,11 +79,13 @@ class _Bridge:
         self.error: RaytuneHpoError | None = None
 
     def next_trial(self, experiment: TuneExperiment) -> Trial | None:
-        """Return the next attempt as a Tune trial."""
-        number = self.engine.next_number
-        if number is not None and not self.ports.ready(number):
-            return None
-        start = self.engine.next_start()
+        """Return the next attempt as a Tune trial, or None while others run and none can start."""
+        start = self._next_start()
+        # Tune would sleep for a second before it asks again, and look at nothing else meanwhile.
+        while start is None and not self.live and not self.engine.finished:
+            time.sleep(POLL_S)
+            self.tick()
+            start = self._next_start()
         if start is None:
             return None
         assignment = Assignment(
@@ -100,6 +104,12 @@ class _Bridge:
         )
         self.live[trial.trial_id] = _Live(start, trial)
         return trial
+
+    def _next_start(self) -> Start | None:
+        number = self.engine.next_number
+        if number is not None and not self.ports.ready(number):
+            return None
+        return self.engine.next_start()
 
     def on_result(self, trial: Trial, result: dict[str, Any]) -> str:
         """Pass on what a worker has to tell; return Tune's word for what becomes of it."""

@@ -29,6 +29,7 @@ from raytune_hpo.runs import RESULTS_DIR, STOP_FILE
 from raytune_hpo.signals import StopSignals
 from raytune_hpo.spec import redacted
 from raytune_hpo.state import VERSION, RunState
+from raytune_hpo.suggestions import InBackground
 from raytune_hpo.tracking.process import TrackerProcess
 from raytune_hpo.watchdog import Watchdog
 
@@ -232,7 +233,10 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
     algorithm, reason = experiment.search.algorithm, "asked for"
     if algorithm == "auto":
         algorithm, reason = auto_searcher(
-            experiment.search_space, experiment.objectives, experiment.trials
+            experiment.search_space,
+            experiment.objectives,
+            experiment.trials,
+            experiment.scheduler.algorithm,
         )
     seed = experiment.search.seed
     record = log.append(
@@ -331,7 +335,6 @@ class _Session:
         state = RunState.replay(self.records)
         self.records.append(self._begin(state, resources, fits))
         self.around.on_records(self.records)
-        engine = self._engine(state, self.records)
         ports = Ports(
             environment=self._tracking_environment,
             ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
@@ -340,7 +343,8 @@ class _Session:
             started=self.signals.install,
             sync=self.log.sync,
         )
-        executor.execute(engine, job, resources, ports)
+        with contextlib.closing(self._engine(state, self.records)) as engine:
+            executor.execute(engine, job, resources, ports)
         self.log.sync()
 
     def _begin(self, state: RunState, resources: dict[str, float], fits: int) -> Record:
@@ -377,6 +381,7 @@ class _Session:
             make_scheduler(state.scheduler, objective, self.experiment.scheduler.settings),
             self.log,
             _Monotonic(),
+            suggestions=InBackground,
             listener=lambda record: self.around.on_records([record]),
             time_limit_s=self.limits.time_limit_s or self.experiment.time_limit_s,
             has_checkpoint=lambda path: (self.run_dir / path).exists(),

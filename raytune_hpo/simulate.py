@@ -17,7 +17,9 @@ from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import MemoryJournal, Record
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
 from raytune_hpo.schedulers.base import Decision
+from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import VERSION, RunState
+from raytune_hpo.suggestions import Suggestions
 from raytune_hpo.trial import Config, Failure, FailureKind
 
 TrialSteps = Callable[[Config], Iterable[tuple[float, dict[str, Any]]]]
@@ -53,6 +55,8 @@ class Simulation:
         records: The journal of earlier sessions, to go on from.
         clock: Shared by the sessions of one run.
         time_limit_s: Of this session; default: the experiment's.
+        searcher: New; default: the experiment's.
+        suggestions: Says how the searcher is called.
 
     Example:
         >>> import raytune_hpo as rh
@@ -72,6 +76,8 @@ class Simulation:
         records: Sequence[Record] = (),
         clock: VirtualClock | None = None,
         time_limit_s: float | None = None,
+        searcher: Searcher | None = None,
+        suggestions: Callable[[Searcher], Suggestions] = Suggestions,
     ) -> None:
         self.clock = clock or VirtualClock()
         self.journal = MemoryJournal(self.clock.monotonic, records)
@@ -85,7 +91,8 @@ class Simulation:
         self.engine = Engine(
             experiment,
             list(self.journal.records),
-            make_searcher(
+            searcher
+            or make_searcher(
                 state.algorithm,
                 experiment.search_space,
                 experiment.objectives,
@@ -95,6 +102,7 @@ class Simulation:
             make_scheduler(state.scheduler, experiment.objectives, experiment.scheduler.settings),
             self.journal,
             self.clock,
+            suggestions=suggestions,
             time_limit_s=time_limit_s or experiment.time_limit_s,
         )
 
@@ -139,7 +147,9 @@ def header(experiment: Experiment) -> dict[str, Any]:
     algorithm = experiment.search.algorithm
     if algorithm == "auto":
         space, objective = experiment.search_space, experiment.objectives
-        algorithm, _ = auto_searcher(space, objective, experiment.trials)
+        algorithm, _ = auto_searcher(
+            space, objective, experiment.trials, experiment.scheduler.algorithm
+        )
     return {
         "version": VERSION,
         "id": "0" * 32,

@@ -60,6 +60,7 @@ class TrialRecord:
         number: From 0.
         config: Flat parameter values.
         origin: ``search``, ``initial`` or ``baseline``.
+        waited_s: Seconds that workers stood idle for want of the config, summed over them.
         step: Reports with an objective value so far, over all attempts.
         metrics: The latest value of every metric reported.
         values: The objective's values that count, one an objective, or None.
@@ -74,6 +75,7 @@ class TrialRecord:
     number: int
     config: Config
     origin: str
+    waited_s: float = 0.0
     state: TrialState = TrialState.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     step: int = 0
@@ -294,7 +296,9 @@ class RunState:
         )
 
     def _trial(self, record: Record) -> None:
-        trial = TrialRecord(record["trial"], record["config"], record["origin"])
+        # The first journals have no such time.
+        waited_s = record.get("waited_s", 0.0)
+        trial = TrialRecord(record["trial"], record["config"], record["origin"], waited_s)
         self.trials[trial.number] = trial
         self.unfinished[trial.number] = trial
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import log_ndtr
 
 from raytune_hpo.searchers.gaussian import Draw, Process
-from raytune_hpo.searchers.improvement import average, log_improvement, log_improvement_slopes
+from raytune_hpo.searchers.improvement import log_improvement, log_improvement_slopes
 
 Matrix = npt.NDArray[np.float64]
 
@@ -33,34 +33,30 @@ class Hill(Protocol):
 
 @dataclass(frozen=True)
 class Improvement:
-    """The logarithm of the expected improvement, averaged over the versions of a process.
+    """The logarithm of the expected improvement.
 
-    Source: Jones et al. 1998, doi:10.1023/A:1008306431147, equation 15; averaged over drawn
-    results of pending trials as in Snoek et al. 2012, arXiv:1206.2944, section 3.2.
+    Source: Jones et al. 1998, doi:10.1023/A:1008306431147, equation 15.
 
     Attributes:
-        process: Of the objective, with s versions of the observations.
-        best: Shape (s,); what is to be improved on.
+        process: Of the objective.
+        best: What is to be improved on.
     """
 
     process: Process
-    best: Matrix
+    best: float
 
     def height(self, x: Matrix) -> Matrix:
         """Return the heights."""
         mean, variance = self.process.predict(x)
-        return average(log_improvement(mean, np.sqrt(variance)[:, None], self.best))
+        return log_improvement(mean, np.sqrt(variance), self.best)
 
     def slope(self, x: Matrix) -> tuple[Matrix, Matrix]:
         """Return the heights and slopes."""
         mean, variance, mean_slope, variance_slope = self.process.slopes(x)
-        sd = np.sqrt(variance)[:, None]
-        logs, by_mean, by_sd = log_improvement_slopes(mean, sd, self.best)
-        total = average(logs)
-        share = np.exp(logs - total[:, None]) / logs.shape[1]
-        by_x = np.einsum("ms,msc->mc", share * by_mean, mean_slope)
-        by_x += (share * by_sd).sum(axis=1)[:, None] * variance_slope / (2 * sd)
-        return total, by_x
+        sd = np.sqrt(variance)
+        heights, by_mean, by_sd = log_improvement_slopes(mean, sd, self.best)
+        by_x = by_mean[:, None] * mean_slope + (by_sd / (2 * sd))[:, None] * variance_slope
+        return heights, by_x
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Below:
     constraints, section 3.1).
 
     Attributes:
-        process: Of the value, with one version of the observations.
+        process: Of the value.
         limit: On the scale of the process.
         noise: Variance that is added to that of the function.
     """
@@ -84,16 +80,16 @@ class Below:
     def height(self, x: Matrix) -> Matrix:
         """Return the heights."""
         mean, variance = self.process.predict(x)
-        return np.asarray(log_ndtr((self.limit - mean[:, 0]) / np.sqrt(variance + self.noise)))
+        return np.asarray(log_ndtr((self.limit - mean) / np.sqrt(variance + self.noise)))
 
     def slope(self, x: Matrix) -> tuple[Matrix, Matrix]:
         """Return the heights and slopes."""
         mean, variance, mean_slope, variance_slope = self.process.slopes(x)
         sd = np.sqrt(variance + self.noise)
-        z = (self.limit - mean[:, 0]) / sd
+        z = (self.limit - mean) / sd
         log_of = np.asarray(log_ndtr(z))
         by_z = np.exp(-0.5 * z * z - _HALF_LOG_2PI - log_of)
-        by_x = -mean_slope[:, 0] / sd[:, None] - (z / (2 * sd**2))[:, None] * variance_slope
+        by_x = -mean_slope / sd[:, None] - (z / (2 * sd**2))[:, None] * variance_slope
         return log_of, by_z[:, None] * by_x
 
 

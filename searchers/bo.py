@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 from scipy.stats import qmc
 from threadpoolctl import ThreadpoolController
 
@@ -19,7 +18,7 @@ from raytune_hpo.searchers.acquisition import Below, Hill, Improvement, Thompson
 from raytune_hpo.searchers.evidence import Evidence, collect
 from raytune_hpo.searchers.features import Features
 from raytune_hpo.searchers.gaussian import Draw, Hyper, Priors, Process
-from raytune_hpo.searchers.hilltop import climb
+from raytune_hpo.searchers.hilltop import climb, mutations
 from raytune_hpo.searchers.improvement import log_improvement
 from raytune_hpo.searchers.untried import UntriedSearcher
 from raytune_hpo.searchers.warp import Warped, scaled, warp
@@ -29,7 +28,7 @@ from raytune_hpo.trial import Config
 Matrix = npt.NDArray[np.float64]
 Acquisition = Literal["ei", "pi", "ucb", "thompson", "hedge"]
 
-_GOAL = Priors()
+_GOAL = Priors(noise=(math.log(1e-5), 1.5))
 _SIDE = Priors(noise=(math.log(1e-2), 2.0))
 """Of constraints and failures."""
 _LEAST = 3
@@ -38,9 +37,14 @@ _FITTED = 150
 """Observations that hyperparameters are learnt from at the most."""
 _KEPT = 400
 """Observations that a model holds at the most."""
-_VERSIONS = 16
-"""Drawn results of the pending trials."""
 _CENTRES = 5
+"""Good configs that the search for the highest acquisition begins from."""
+_MUTATIONS = 0.25
+"""Share of proposals that change a good config at random when the model is stuck: it may be wrong,
+and sure of it."""
+_PATIENCE = 10
+"""After so many ended trials without a better one the model counts as stuck."""
+_PARENTS = 3
 _DRAWN = 8
 """Sets of hyperparameters that an expected improvement is averaged over."""
 _KAPPA = 2.0
@@ -52,10 +56,11 @@ class BoSearcher(UntriedSearcher):
     """Proposes the config from which a Gaussian process expects the most improvement.
 
     The process has a length scale for each parameter and learns how noisy the values are. Values
-    worse than the median count by rank only. Pending trials are taken into account by drawing what
-    they may give. Constraints, and failures, are learnt by processes of their own: a config counts
-    by the improvement times the probability that it can run and violates nothing. With several
-    goals, each proposal draws how they are weighed. In a finite space no config is proposed twice.
+    worse than the median count by rank only. Pending trials are taken to give what is predicted of
+    them. Constraints, and failures, are learnt by processes of their own: a config counts by the
+    improvement times the probability that it can run and violates nothing. With several goals, each
+    proposal draws how they are weighed. When nothing better is found any more, one proposal in four
+    is one of the best configs with a random change. In a finite space no config is proposed twice.
 
     Args:
         space: What to search; the first proposals follow the priors.
@@ -125,8 +130,11 @@ class BoSearcher(UntriedSearcher):
         evidence = self._evidence()
         if len(self.trials) < self.startup_trials or len(evidence.values) < _LEAST:
             return self.untried(self._spread(), rng)
-        with self._threads.limit(limits=1):
-            points = climb(self._hill(evidence, rng), self._features, _best(evidence), rng)
+        if _stuck(evidence) and rng.random() < _MUTATIONS:
+            points = mutations(self._features, _best(evidence)[:_PARENTS], rng)
+        else:
+            with self._threads.limit(limits=1):
+                points = climb(self._hill(evidence, rng), self._features, _best(evidence), rng)
         configs = map(self.space.decode, points)
         found = next((config for config in configs if not self.tried(config)), None)
         return found or self.untried(lambda: self.space.sample(rng), rng)
@@ -153,7 +161,7 @@ class BoSearcher(UntriedSearcher):
         feasibility = Total(self._feasibility(evidence))
         warped = warp(evidence.values[:, 0])
         x, y = self._features.embed(evidence.valued), warped.y
-        process, best = self._process(evidence, warped, rng)
+        process, best = self._process(evidence, warped)
         hill = Total([*feasibility.parts, Improvement(process, best)])
         top = climb(hill, self._features, _best(evidence), rng)[:1]
         kept = _kept(y, _FITTED)
@@ -169,10 +177,10 @@ class BoSearcher(UntriedSearcher):
         """Return the expected improvement at one place for some hyperparameters."""
         kept = _kept(y, _KEPT)
         x = self._features.embed(evidence.valued[kept])
-        process = Process(x, y[kept, None], self._features.group, hyper)
+        process = Process(x, y[kept], self._features.group, hyper)
         seen, _ = process.predict(x[evidence.feasible[kept]])
         mean, variance = process.predict(at)
-        return math.exp(float(log_improvement(mean[0], np.sqrt(variance), seen.min())[0]))
+        return math.exp(float(log_improvement(mean, np.sqrt(variance), float(seen.min()))[0]))
 
     def _evidence(self) -> Evidence:
         return collect(self.trials, self.ended, self._cubes, self.objective)
@@ -201,37 +209,36 @@ class BoSearcher(UntriedSearcher):
         acquisition = self.acquisition
         if acquisition == "hedge":
             acquisition = ("ei", "pi", "ucb")[int(rng.integers(3))]
-        process, best = self._process(evidence, warp(values), rng)
+        process, best = self._process(evidence, warp(values))
         if acquisition == "pi":
-            return Below(process, float(best.mean()))
+            return Below(process, best)
         if acquisition == "ucb":
             return _bound(process)
         if acquisition == "thompson":
             return Thompson(Draw(process, rng))
         return Improvement(process, best)
 
-    def _process(
-        self, evidence: Evidence, warped: Warped, rng: np.random.Generator
-    ) -> tuple[Process, Matrix]:
-        """Return the model of the objective, and the best value in each of its versions."""
+    def _process(self, evidence: Evidence, warped: Warped) -> tuple[Process, float]:
+        """Return the model of the objective, and the best value according to it.
+
+        Pending trials are taken to give what the model predicts of them, which leaves it sure of
+        these places. Source: Ginsbourger et al. 2010, doi:10.1007/978-3-642-10701-6_6, section
+        4.2.1 (kriging believer).
+        """
         y = warped.y
         group = self._features.group
         x = self._features.embed(evidence.valued)
         # The weights of several goals are drawn anew each time, and so is what they give.
-        name = None if self.objective.multi else "goal"
-        hyper = self._hyper(name, x, y, _GOAL)
+        hyper = self._hyper(None if self.objective.multi else "goal", x, y, _GOAL)
         kept = _kept(y, _KEPT)
-        x, y, feasible = x[kept], y[kept], evidence.feasible[kept]
-        process = Process(x, y[:, None], group, hyper)
+        x, y = x[kept], y[kept]
+        process = Process(x, y, group, hyper)
+        seen, _ = process.predict(x[evidence.feasible[kept]])
         if len(evidence.pending):
             at = self._features.embed(evidence.pending)
-            drawn = _drawn(process, at, rng)
-            x = np.concatenate([x, at])
-            versions = np.concatenate([np.tile(y, (len(drawn), 1)), drawn], axis=1)
-            process = Process(x, versions.T, group, hyper)
-            feasible = np.concatenate([feasible, np.zeros(len(at), dtype=bool)])
-        seen, _ = process.predict(x[feasible])
-        return process, seen.min(axis=0)
+            believed, _ = process.predict(at)
+            process = Process(np.concatenate([x, at]), np.concatenate([y, believed]), group, hyper)
+        return process, float(seen.min())
 
     def _feasibility(self, evidence: Evidence) -> list[Below]:
         """Return the probabilities that a config violates nothing and can run."""
@@ -251,7 +258,7 @@ class BoSearcher(UntriedSearcher):
         y = (y - mean) / sd
         hyper = self._hyper(name, x, y, _SIDE)
         kept = _kept(np.abs(y - (limit - mean) / sd), _KEPT)
-        process = Process(x[kept], y[kept, None], self._features.group, hyper)
+        process = Process(x[kept], y[kept], self._features.group, hyper)
         return Below(process, (limit - mean) / sd, noise=hyper.noise)
 
     def _hyper(self, name: str | None, x: Matrix, y: Matrix, priors: Priors) -> Hyper:
@@ -265,6 +272,14 @@ class BoSearcher(UntriedSearcher):
         if name is not None:
             self._learnt[name] = count, hyper
         return hyper
+
+
+def _stuck(evidence: Evidence) -> bool:
+    """Return whether the last trials have brought nothing better; not told of several goals."""
+    if evidence.values.shape[1] > 1 or not evidence.feasible.any():
+        return False
+    values = np.where(evidence.feasible, evidence.values[:, 0], np.inf)
+    return len(values) - 1 - int(np.argmin(values)) >= _PATIENCE
 
 
 def _bound(process: Process) -> Hill:
@@ -294,19 +309,6 @@ def _as_one_goal(values: Matrix, rng: np.random.Generator) -> Matrix:
     each = np.stack([warp(column).y for column in values.T], axis=1)
     each = (each - each.min(axis=0)) * weights
     return np.asarray(each.max(axis=1) + _EXPLORING * each.sum(axis=1))
-
-
-def _drawn(process: Process, at: Matrix, rng: np.random.Generator) -> Matrix:
-    """Return what pending trials may give, shape (versions, p)."""
-    mean, _ = process.predict(at)
-    covariance = process.covariance(at)
-    covariance.flat[:: len(at) + 1] += process.hyper.noise + 1e-6 * process.hyper.signal
-    if len(at) <= qmc.Sobol.MAXDIM:
-        uniform = qmc.Sobol(len(at), scramble=True, bits=60, rng=rng).random(_VERSIONS)
-        normal = ndtri(np.clip(uniform, 1e-9, 1 - 1e-9))
-    else:
-        normal = rng.standard_normal((_VERSIONS, len(at)))
-    return np.asarray(mean[:, 0] + normal @ np.linalg.cholesky(covariance).T)
 
 
 def _fitted_at(count: int) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
+import numpy.typing as npt
 from cmaes import CatCMAwM
 
 from raytune_hpo.axes import Axis, Choice, Ordinal
 from raytune_hpo.searchers.standing import FAILED, Standing
 from raytune_hpo.space import Cube, SearchSpace
 
-Sample = CatCMAwM.Solution
-
 _MOST_STEPS = 32
 """Parameters with more values, if these have an order, count as continuous."""
-_RESAMPLES = 100
-"""How often a point is drawn again that lies outside of the cube."""
 _NARROW = 1e-5
 """A descent is over when its generation is no wider than this share of each parameter's range."""
 _FLAT = 3
@@ -60,7 +59,7 @@ class Coordinates:
             cov=np.diag(deviations**2) if numeric else None,
         )
 
-    def cube(self, sample: Sample) -> Cube:
+    def cube(self, sample: CatCMAwM.Solution) -> Cube:
         """Return the point of the cube that a sample stands for, shape (d,)."""
         u = np.full(self._dimensions, 0.5)
         if sample.x is not None:
@@ -72,21 +71,26 @@ class Coordinates:
                 u[i] = self._places[i][int(np.argmax(one_hot))]
         return u
 
-    def moved(self, sample: Sample, u: Cube) -> Sample:
+    def moved(self, sample: CatCMAwM.Solution, u: Cube) -> CatCMAwM.Solution:
         """Return a sample at another point of the cube; where that is NaN it stays."""
         u = np.where(np.isnan(u), self.cube(sample), u)
         numeric = [*self._x, *self._z]
-        c = None if sample.c is None else np.zeros_like(sample.c)
-        for row, i in enumerate(self._c):
-            c[row, int(np.argmin(np.abs(np.subtract(self._places[i], u[i]))))] = True
-        return Sample(
+        return CatCMAwM.Solution(
             u[self._x] if self._x else None,
             u[self._z] if self._z else None,
-            c,
+            self._one_hot(u) if self._c else None,
             u[numeric] if numeric else None,
         )
 
-    def width(self, samples: list[Sample]) -> float:
+    def _one_hot(self, u: Cube) -> npt.NDArray[np.bool_]:
+        """Return which category each of the categorical parameters has, one a row."""
+        widest = max(len(self._places[i]) for i in self._c)
+        rows = np.zeros((len(self._c), widest), dtype=bool)
+        for row, i in enumerate(self._c):
+            rows[row, int(np.argmin(np.abs(np.subtract(self._places[i], u[i]))))] = True
+        return rows
+
+    def width(self, samples: list[CatCMAwM.Solution]) -> float:
         """Return the largest distance between samples along any axis of numbers; 1 without one."""
         numeric = [*self._x, *self._z]
         if not numeric:
@@ -117,22 +121,25 @@ class Descent:
     def __init__(
         self, coordinates: Coordinates, start: Cube, *, sigma: float, population: int
     ) -> None:
-        self.members: dict[int, Sample] = {}
+        self.members: dict[int, CatCMAwM.Solution] = {}
         self.drawn = False
         self.over = False
         self._coordinates = coordinates
         self._optimizer = coordinates.optimizer(start, sigma, population)
-        self._generation: list[tuple[Sample, Standing]] = []
+        self._generation: list[tuple[CatCMAwM.Solution, Standing]] = []
         self._flat = 0
 
-    def ask(self, seed: int) -> Sample:
-        """Return a sample, the same for the same seed until the next generation is complete."""
+    def ask(self, seed: int) -> CatCMAwM.Solution:
+        """Return a sample, the same for the same seed until the next generation is complete.
+
+        What lies outside of the cube is moved to its edge, and counts as having been drawn there:
+        many parameters are best at an end of their range.
+        """
         self._optimizer.reseed_rng(seed)
-        for _ in range(_RESAMPLES):
-            sample = self._optimizer.ask()
-            if sample.x is None or np.all((sample.x > 0) & (sample.x < 1)):
-                break
-        return sample
+        x, z, c, raw = astuple(self._optimizer.ask())
+        if x is not None:
+            raw[: len(x)] = x
+        return CatCMAwM.Solution(x, z, c, raw)
 
     def end(self, trial: int, standing: Standing) -> None:
         """Take note of how good a trial is; one that is no member is not looked at."""
@@ -146,13 +153,13 @@ class Descent:
 
     def _update(self) -> None:
         """Move the distribution; only the order of the trials counts."""
-        samples = [sample for sample, _ in self._generation]
-        order = sorted({standing for _, standing in self._generation})
-        ranks = [float(order.index(standing)) for _, standing in self._generation]
-        self._optimizer.tell(list(zip(samples, ranks, strict=True)))
-        self._flat = self._flat + 1 if len(order) == 1 else 0
-        hopeless = order == [FAILED]
-        self.over = hopeless or self._flat == _FLAT or self._coordinates.width(samples) < _NARROW
+        ranked = sorted(self._generation, key=lambda member: member[1])
+        best, worst = ranked[0][1], ranked[-1][1]
+        self._flat = self._flat + 1 if best == worst else 0
+        if best != worst:
+            self._optimizer.tell([(sample, float(rank)) for rank, (sample, _) in enumerate(ranked)])
+        width = self._coordinates.width([sample for sample, _ in ranked])
+        self.over = best == FAILED or self._flat == _FLAT or width < _NARROW
 
 
 def _kind(axis: Axis) -> str:

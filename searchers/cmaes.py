@@ -6,10 +6,11 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
+from cmaes import CatCMAwM
 
 from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.objective import Objective
-from raytune_hpo.searchers.catcma import Coordinates, Descent, Sample
+from raytune_hpo.searchers.catcma import Coordinates, Descent
 from raytune_hpo.searchers.standing import FAILED, Standing, standing
 from raytune_hpo.searchers.untried import UntriedSearcher, config_key
 from raytune_hpo.space import Cube, SearchSpace
@@ -76,8 +77,9 @@ class CmaesSearcher(UntriedSearcher):
         if self.exhausted:
             return None
         rng = self.random(trial)
-        if not self.trials:
+        if not self.trials or self._descent is None:
             return self.space.decode(self._middle())
+        config: Config = {}
         for seed in self._seeds(trial):
             config = self._config(self._descent.ask(seed))
             if not self.tried(config):
@@ -117,9 +119,10 @@ class CmaesSearcher(UntriedSearcher):
 
     def _begin(self) -> None:
         self._born: dict[int, int] = {}
+        self._descent: Descent | None = None
         self._best: tuple[Standing, int] | None = None
         self._restarts = 0
-        self._descent = self._descend(self._middle())
+        self._descent = self._descend(self._middle()) if self.coordinates.count else None
 
     def _descend(self, start: Cube) -> Descent:
         population = self.population * 2**self._restarts
@@ -127,41 +130,40 @@ class CmaesSearcher(UntriedSearcher):
 
     def _join(self, trial: int) -> None:
         """Make a trial a member of the descent, with the sample that it was drawn as if it was."""
+        if self._descent is None:
+            return
         config, _ = self.trials[trial]
-        wanted = config_key(config)
-        for seed in self._seeds(trial):
-            sample = self._descent.ask(seed)
-            if config_key(self._config(sample)) == wanted:
-                self._descent.drawn = True
-                break
-        else:
-            sample = self.coordinates.moved(sample, self.space.encode(config))
+        samples = (self._descent.ask(seed) for seed in self._seeds(trial))
+        same = (s for s in samples if config_key(self._config(s)) == config_key(config))
+        sample = next(same, None)
+        self._descent.drawn |= sample is not None
+        if sample is None:
+            any_sample = self._descent.ask(self._seeds(trial)[0])
+            sample = self.coordinates.moved(any_sample, self.space.encode(config))
         self._descent.members[trial] = sample
 
     def _end(self, trial: int) -> None:
         _, outcome = self.trials[trial]
         found = None if outcome is None else standing(self.objective, outcome)
-        if found is None:
+        if found is None or self._descent is None:
             return
         self._best = min(self._best or (found, trial), (found, trial))
         if self._restarts == 0 and not self._descent.drawn:
-            self._move(trial)
+            members = {t: s for t, s in self._descent.members.items() if t != trial}
+            self._descent = self._descend(self._start(*self._best))
+            self._descent.members = members
             return
         self._descent.end(trial, found)
         if self._descent.over:
             self._restarts += 1
             self._descent = self._descend(self._anywhere())
 
-    def _move(self, trial: int) -> None:
-        """Begin at the best trial so far, as nothing was drawn yet."""
-        members = self._descent.members
-        members.pop(trial, None)
-        standing, best = self._best
-        u = self._anywhere()
-        if standing != FAILED:
-            u = self.space.encode(self.trials[best][0])
-        self._descent = self._descend(np.where(np.isnan(u), 0.5, u))
-        self._descent.members = members
+    def _start(self, best: Standing, trial: int) -> Cube:
+        """Return the place of a trial, or any other when even the best has failed."""
+        if best == FAILED:
+            return self._anywhere()
+        u = self.space.encode(self.trials[trial][0])
+        return np.where(np.isnan(u), 0.5, u)
 
     # Points
 
@@ -176,7 +178,7 @@ class CmaesSearcher(UntriedSearcher):
         """Return the seeds of the samples that may become a trial, in order."""
         return [int(seed) for seed in self.random(trial).integers(2**32, size=_ASKS)]
 
-    def _config(self, sample: Sample) -> Config:
+    def _config(self, sample: CatCMAwM.Solution) -> Config:
         return self.space.decode(self.coordinates.cube(sample))
 
 

@@ -20,7 +20,7 @@ class Bound:
     Source: Srinivas et al. 2010, arXiv:0912.3995, equation 6, as in bayesian-optimization.
 
     Attributes:
-        process: Of the objective; its versions are averaged.
+        process: Of the objective.
         rule: Says how many standard deviations the bound lies off the mean.
     """
 
@@ -30,11 +30,11 @@ class Bound:
     def height(self, x: Matrix) -> Matrix:
         """Return the heights."""
         mean, variance = self.process.predict(x)
-        return np.asarray(self.rule.base_acq(-mean.mean(axis=1), np.sqrt(variance)))
+        return np.asarray(self.rule.base_acq(-mean, np.sqrt(variance)))
 
     def slope(self, x: Matrix) -> tuple[Matrix, Matrix]:
         """Return the heights and slopes."""
         mean, variance, mean_slope, variance_slope = self.process.slopes(x)
         sd = np.sqrt(variance)
-        by_x = self.rule.kappa * variance_slope / (2 * sd[:, None]) - mean_slope.mean(axis=1)
-        return np.asarray(self.rule.base_acq(-mean.mean(axis=1), sd)), by_x
+        by_x = self.rule.kappa * variance_slope / (2 * sd[:, None]) - mean_slope
+        return np.asarray(self.rule.base_acq(-mean, sd)), by_x

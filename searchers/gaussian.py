@@ -39,16 +39,16 @@ class Priors:
     """Normal priors on the logarithms of the hyperparameters: mean and standard deviation.
 
     Attributes:
+        noise: Of the noise variance, observations having variance 1.
         length: Of a dimension's length on the unit interval, with one dimension; the mean grows by
             half the logarithm of their number, so that distances do not grow with it. Source:
             Hvarfner et al. 2024, arXiv:2402.02229, equation 5.
-        signal: Of the signal variance, observations having variance 1.
-        noise: Of the noise variance.
+        signal: Of the signal variance.
     """
 
+    noise: tuple[float, float]
     length: tuple[float, float] = (0.0, 1.0)
     signal: tuple[float, float] = (0.0, 1.0)
-    noise: tuple[float, float] = (math.log(1e-3), 2.0)
 
 
 class Process:
@@ -56,7 +56,7 @@ class Process:
 
     Args:
         x: Coordinates, shape (n, columns).
-        y: Shape (n, s) for s versions of the observations.
+        y: Observations, shape (n,).
         group: The dimension of each coordinate.
         hyper: Of the kernel.
     """
@@ -88,7 +88,7 @@ class Process:
             x: Shape (m, columns).
 
         Returns:
-            Shapes (m, s) and (m,); the variance is without noise and above 0.
+            Shapes (m,) and (m,); the variance is without noise and above 0.
         """
         k = self.kernel(x)
         half = solve_triangular(self._factor, k.T, lower=True, check_finite=False)
@@ -99,7 +99,7 @@ class Process:
         """Return mean and variance, and their derivatives by the coordinates.
 
         Returns:
-            Shapes (m, s), (m,), (m, s, columns) and (m, columns).
+            Shapes (m,), (m,), (m, columns) and (m, columns).
         """
         at = x * self._root
         distance = _squared(at, self._scaled)
@@ -109,7 +109,7 @@ class Process:
         variance = self.hyper.signal - np.einsum("ij,ji->i", k, solved)
         # d k_i / d x_c = steep_i * 2 * root_c * (at_c - scaled_ic)
         gap = 2 * (at[:, None, :] - self._scaled[None, :, :]) * steep[:, :, None]
-        mean_slope = np.einsum("mnc,ns->msc", gap, self._alpha, optimize=True)
+        mean_slope = np.einsum("mnc,n->mc", gap, self._alpha)
         variance_slope = -2 * np.einsum("mnc,nm->mc", gap, solved)
         return (
             k @ self._alpha,
@@ -138,7 +138,7 @@ class Draw:
     degrees of freedom).
 
     Args:
-        process: Its first version of the observations is the one that the function goes through.
+        process: What to draw from.
         rng: Draws the waves.
     """
 
@@ -150,18 +150,18 @@ class Draw:
         self._phases = rng.uniform(0.0, 2 * math.pi, _WAVES)
         self._weights = rng.standard_normal(_WAVES) * math.sqrt(2.0 * process.hyper.signal / _WAVES)
         noise = math.sqrt(process.hyper.noise) * rng.standard_normal(len(process.x))
-        missed = process.y[:, 0] - self._prior(process.x) - noise
-        self._correction = Process(process.x, missed[:, None], process.group, process.hyper)
+        missed = process.y - self._prior(process.x) - noise
+        self._correction = Process(process.x, missed, process.group, process.hyper)
 
     def values(self, x: Matrix) -> Matrix:
         """Return the function at coordinates of shape (m, columns), shape (m,)."""
-        return self._prior(x) + self._correction.predict(x)[0][:, 0]
+        return self._prior(x) + self._correction.predict(x)[0]
 
     def slopes(self, x: Matrix) -> tuple[Matrix, Matrix]:
         """Return the function and its derivatives by the coordinates, shape (m, columns)."""
         mean, _, slope, _ = self._correction.slopes(x)
         steep = -np.sin(x @ self._waves + self._phases) * self._weights
-        return self._prior(x) + mean[:, 0], steep @ self._waves.T + slope[:, 0]
+        return self._prior(x) + mean, steep @ self._waves.T + slope
 
     def _prior(self, x: Matrix) -> Matrix:
         return np.asarray(np.cos(x @ self._waves + self._phases) @ self._weights)

@@ -53,21 +53,34 @@ def climb(hill: Hill, features: Features, centres: Matrix, rng: np.random.Genera
     return np.concatenate([top, pool[order]])
 
 
+def mutations(features: Features, parents: Matrix, rng: np.random.Generator) -> Matrix:
+    """Return random changes of random parents, shape (m, d), NaN for what is not there.
+
+    Args:
+        features: Of the space.
+        parents: Shape (k, d), NaN where a parameter is not there.
+        rng: Draws parents and changes.
+    """
+    parent = parents[int(rng.integers(len(parents)))]
+    return features.snap(_around(features, parent, rng))
+
+
 def _candidates(features: Features, centres: Matrix, rng: np.random.Generator) -> Matrix:
-    d = len(features.cells)
-    found = [rng.random((_POOL, d))]
-    for centre in centres:
-        base = np.where(np.isnan(centre), rng.random((_AROUND, d)), centre)
-        width = rng.choice(_WIDTHS, (_AROUND, 1))
-        moved = base + width * rng.standard_normal((_AROUND, d))
-        jumps = rng.random((_AROUND, d))
-        share = np.minimum(1.0, rng.choice([1.0, 2.0, 4.0, d], (_AROUND, 1)) / d)
-        change = rng.random((_AROUND, d)) < share
-        free = np.array(features.unordered)
-        # A choice has no neighbours: another value is drawn.
-        new = np.where(free, jumps, _folded(moved))
-        found.append(np.where(change, new, base))
-    return np.concatenate(found)
+    found = [rng.random((_POOL, len(features.cells)))]
+    return np.concatenate([*found, *(_around(features, centre, rng) for centre in centres)])
+
+
+def _around(features: Features, centre: Matrix, rng: np.random.Generator) -> Matrix:
+    """Return changes of a config: from one parameter to all of them, by little or much."""
+    shape = (_AROUND, len(centre))
+    base = np.where(np.isnan(centre), rng.random(shape), centre)
+    moved = base + rng.choice(_WIDTHS, (_AROUND, 1)) * rng.standard_normal(shape)
+    # A choice has no neighbours: another value is drawn.
+    new = np.where(features.unordered, rng.random(shape), _folded(moved))
+    share = np.minimum(1.0, rng.choice([1.0, 2.0, 4.0, shape[1]], (_AROUND, 1)) / shape[1])
+    change = rng.random(shape) < share
+    change[np.arange(_AROUND), rng.integers(shape[1], size=_AROUND)] = True
+    return np.where(change, new, base)
 
 
 def _folded(u: Matrix) -> Matrix:

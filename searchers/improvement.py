@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erfcx, log_ndtr, logsumexp
+from scipy.special import erfcx, log_ndtr
 
 Matrix = npt.NDArray[np.float64]
 
@@ -49,8 +49,3 @@ def log_improvement_slopes(
     by_mean = -np.exp(log_ndtr(z) - log_of) / sd
     by_sd = np.exp(-0.5 * z * z - _HALF_LOG_2PI - log_of) / sd
     return log_of + np.log(sd), by_mean, by_sd
-
-
-def average(logs: Matrix) -> Matrix:
-    """Return the logarithm of the mean over the last axis."""
-    return np.asarray(logsumexp(logs, axis=-1) - math.log(logs.shape[-1]))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from raytune_hpo.chaos import observed as seen
 from raytune_hpo.chaos.acknowledged import FINISHED, Acknowledged, reason_of
+from raytune_hpo.chaos.checked_suggestions import check_suggestions
 from raytune_hpo.chaos.observed import Observation
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.plugins import make_searcher
 from raytune_hpo.searchers.base import Searcher
-from raytune_hpo.trial import Config, Outcome, TrialState
+from raytune_hpo.trial import Config
 
 FORESEEN = 64
 """So many proposals are compared with those of a run without interruption."""
@@ -30,21 +30,32 @@ def check_search(
     """Yield what the searcher was not told, told wrongly, or proposed otherwise."""
     yield from _searcher_knows(observed, experiment)
     yield from _searcher_at_end(observed, records)
-    yield from _suggestions(observed, records, experiment)
+    yield from _suggestions(observed, records)
 
 
 def _searcher_knows(observed: Sequence[Observation], experiment: Experiment) -> Iterator[str]:
-    """Return what was acknowledged and the searcher does not know, when it is to propose."""
+    """Return what was acknowledged and the searcher does not know, when it is to propose.
+
+    With several trials at a time it is asked ahead, before the trial starts that precedes its own,
+    and after a resume knows no more than it did then.
+    """
     acknowledged = Acknowledged(experiment)
     started: dict[int, Mapping[str, Any]] = {}
     adopted: dict[int, Mapping[str, Any] | None] = {}
     told: set[int] = set()
+    parallel = 1
+    finished_before: dict[int, set[int]] = {}
     for item in observed:
         if isinstance(item, seen.SessionStarted):
-            adopted, told = {}, set()
+            adopted, told, parallel = {}, set(), item.parallel
         elif isinstance(item, (seen.Adopted, seen.Suggested)):
             if isinstance(item, seen.Suggested):
-                yield from _untold(item.session, acknowledged.finished - told)
+                finished = acknowledged.finished
+                if parallel > 1:
+                    finished = finished_before.setdefault(item.trial - 1, set(finished))
+                yield from _untold(item.session, finished - told)
+            else:
+                finished_before.setdefault(item.trial, set(acknowledged.finished))
             if item.trial in adopted:
                 yield f"G5: session {item.session}: the searcher got trial {item.trial} twice"
             adopted[item.trial] = item.config
@@ -59,6 +70,7 @@ def _searcher_knows(observed: Sequence[Observation], experiment: Experiment) -> 
                     yield f"G5: session {item.session}: the searcher does not know trial {trial}"
         elif isinstance(item, seen.AttemptStarted):
             started[item.trial] = item.config
+            finished_before.setdefault(item.trial, set(acknowledged.finished))
         acknowledged.see(item)
 
 
@@ -76,7 +88,7 @@ def _searcher_at_end(observed: Sequence[Observation], records: Sequence[Record])
         elif isinstance(item, seen.Told):
             told.append((item.trial, item.state, item.values))
     kept = [
-        (end["trial"], end["state"], _outcome(end, 0).values)
+        (end["trial"], end["state"], _values(end))
         for end in records
         if end["type"] == "end" and end["state"] in FINISHED
     ]
@@ -84,17 +96,12 @@ def _searcher_at_end(observed: Sequence[Observation], records: Sequence[Record])
         yield f"G5: the searcher was told {told}, and the journal says {kept}"
 
 
-def _outcome(end: Record, step: int) -> Outcome:
-    failed = end["state"] == "failed" or end["values"] is None
-    values = None if failed else tuple(end["values"] or ())
-    return Outcome(TrialState(end["state"]), values, _violations(end), step)
+def _values(end: Record) -> tuple[float, ...] | None:
+    values = None if end["state"] == "failed" else end["values"]
+    return None if values is None else tuple(values)
 
 
-def _suggestions(
-    observed: Sequence[Observation],
-    records: Sequence[Record],
-    experiment: Experiment,
-) -> Iterator[str]:
+def _suggestions(observed: Sequence[Observation], records: Sequence[Record]) -> Iterator[str]:
     """Return the proposals that a run without any interruption would not have made."""
     if not records:
         return
@@ -108,24 +115,7 @@ def _suggestions(
             if isinstance(item, seen.Suggested) and item.config != _foreseen(sequence, item):
                 yield f"G5: session {item.session}: trial {item.trial} has an unexpected config"
         return
-    if any(isinstance(item, seen.SessionStarted) and item.parallel > 1 for item in observed):
-        return
-    searcher = _searcher(algorithm, seed, experiment)
-    outcomes = _outcomes(records)
-    configs = {r["trial"]: r["config"] for r in records if r["type"] == "trial"}
-    reports = [r for r in records if r["type"] == "report" and r["advanced"]]
-    for trial, config in configs.items():
-        if searcher.suggest(trial) != config:
-            yield f"G5: trial {trial} has another config than without interruption"
-            return
-        for report in (r for r in reports if r["trial"] == trial):
-            searcher.report(trial, report["step"], tuple(report["values"]), _violations(report))
-        if trial in outcomes:
-            searcher.observe(trial, outcomes[trial])
-
-
-def _violations(record: Record) -> tuple[float, ...]:
-    return tuple(record["violations"])
+    yield from check_suggestions(records)
 
 
 def _foreseen(
@@ -146,14 +136,3 @@ def _sequence(search: str) -> list[Config | None]:
     experiment = Experiment.from_json(json.loads(search))
     searcher = _searcher(experiment.search.algorithm, experiment.search.seed or 0, experiment)
     return [searcher.suggest(trial) for trial in range(experiment.trials or 0)]
-
-
-def _outcomes(records: Sequence[Record]) -> dict[int, Outcome]:
-    steps: Counter[int] = Counter()
-    outcomes = {}
-    for record in records:
-        if record["type"] == "report":
-            steps[record["trial"]] = record["step"]
-        elif record["type"] == "end" and record["state"] in FINISHED:
-            outcomes[record["trial"]] = _outcome(record, steps[record["trial"]])
-    return outcomes

@@ -20,7 +20,7 @@ from raytune_hpo.view import text as screens
 
 KILLED = frozenset({"interrupted", "stopped"})
 """Reasons of a finish after which the run can go on."""
-FAILED = frozenset({"infrastructure", "max_failed", "same_error", "spec"})
+FAILED = frozenset({"infrastructure", "max_failed", "same_error", "searcher", "spec"})
 """Reasons of a finish that are failures."""
 REQUIREMENTS = "requirements.txt"
 SPEC = "resolved.json"

@@ -63,7 +63,12 @@ def searcher_of(experiment: Experiment) -> tuple[str, str]:
     asked = experiment.search.algorithm
     if asked != AUTO:
         return asked, "asked for"
-    return auto_searcher(experiment.search_space, experiment.objectives, experiment.trials)
+    return auto_searcher(
+        experiment.search_space,
+        experiment.objectives,
+        experiment.trials,
+        experiment.scheduler.algorithm,
+    )
 
 
 def first_configs(experiment: Experiment, seed: int) -> list[Config]:

@@ -19,6 +19,8 @@ _TOP = 3
 _SURE_TRIALS = 30
 _TO_CORRECT = frozenset({"spec", "same_error", "max_failed"})
 """Ends that a resume would only repeat."""
+_NOTABLE_WAIT = 0.01
+"""Share of the workers' time from which on it is said that they waited for the searcher."""
 _COMPLETE = frozenset({"target", "no_improvement", "exhausted"})
 """Ends after which nothing is left to do."""
 
@@ -31,7 +33,8 @@ def summary(state: RunState, run_dir: Path, *, tracking: str | None = None) -> s
         run_dir: Its directory.
         tracking: One line on where MLflow has it, or None.
     """
-    lines = [_ended(state), *result_lines(state)]
+    end_t = 0.0 if state.finish is None else state.finish.t
+    lines = [_ended(state), *result_lines(state), *_waited(state, end_t)]
     lines += _places(state, run_dir, tracking)
     lines += _next_steps(state, run_dir)
     return escape.lines(lines)
@@ -58,7 +61,7 @@ def status(
     lines += [f"  {text.budget_text(state)}, {state.algorithm} + {state.scheduler}"]
     if holder is not None:
         lines += _running_lines(state, now_t)
-    lines += result_lines(state)
+    lines += result_lines(state) + _waited(state, now_t)
     lines += _places(state, run_dir, tracking)
     lines += _steps_while_running(run_dir) if holder else _next_steps(state, run_dir)
     return escape.lines(lines)
@@ -192,6 +195,19 @@ def _common_error(state: RunState) -> list[str]:
     return [*lines, *(f"    {line.expandtabs(4)}" for line in details.rstrip().splitlines())]
 
 
+def _waited(state: RunState, now_t: float) -> list[str]:
+    """Return what is said when workers had to wait for the searcher, if that is worth a line."""
+    waited_s = sum(trial.waited_s for trial in state.trials.values())
+    attempts = [attempt for trial in state.trials.values() for attempt in trial.attempts]
+    busy_s = sum(max((a.ended_t or now_t) - a.started_t, 0.0) for a in attempts)
+    if waited_s <= _NOTABLE_WAIT * (waited_s + busy_s):
+        return []
+    share = f"{waited_s / (waited_s + busy_s):.0%}"
+    return [
+        f"  waited     {share} of the workers' time, {text.duration(waited_s)}, for the searcher"
+    ]
+
+
 def _places(state: RunState, run_dir: Path, tracking: str | None) -> list[str]:
     lines = [f"  run        {run_dir}"]
     return [*lines, f"  MLflow     {tracking}"] if tracking else lines
@@ -208,6 +224,8 @@ def _next_steps(state: RunState, run_dir: Path) -> list[str]:
     if failed:
         lines.append(f"  look at    raytune-hpo logs {name} {failed[0]}")
     reason = state.finish.reason if state.finish else "interrupted"
+    if reason == "searcher":
+        lines.append(f"  look at    raytune-hpo logs {name}")
     if reason in _TO_CORRECT:
         return [*lines, "  go on      correct the cause and run the experiment again"]
     if reason in _COMPLETE:

@@ -1,7 +1,10 @@
 from raytune_hpo.objective import Objective
+from raytune_hpo.searchers.auto import AutoSearcher
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.searchers.bo import Acquisition, BoSearcher
 from raytune_hpo.searchers.bohb import BohbSearcher
+from raytune_hpo.searchers.cmaes import CmaesSearcher
+from raytune_hpo.searchers.evolution import EvolutionSearcher
 from raytune_hpo.searchers.grid import GridSearcher
 from raytune_hpo.searchers.hyperopt import HyperoptSearcher
 from raytune_hpo.searchers.random import RandomSearcher
@@ -117,3 +120,32 @@ class TestBoOtherwise(SearcherContract):
         return BoSearcher(
             space, objective, seed, startup_trials=4, acquisition=acquisition, failures="ignore"
         )
+
+
+class TestCmaes(SearcherContract):
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return CmaesSearcher(space, objective, seed)
+
+
+class TestCmaesOtherwise(SearcherContract):
+    """The settings that the other class leaves at their defaults."""
+
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return CmaesSearcher(space, objective, seed, population=4, sigma=0.5)
+
+
+class TestEvolution(SearcherContract):
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return EvolutionSearcher(space, objective, seed, population=10)
+
+
+class TestEvolutionOtherwise(SearcherContract):
+    """The settings that the other class leaves at their defaults."""
+
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return EvolutionSearcher(space, objective, seed, population=4, tournament=1, mutations=3.0)
+
+
+class TestAuto(SearcherContract):
+    def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
+        return AutoSearcher(space, objective, seed)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from raytune_hpo.experiment import Experiment
-from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.simulate import Simulation, VirtualClock
 from raytune_hpo.space import Choice, Float
 from raytune_hpo.state import RunState
@@ -312,14 +311,14 @@ def test_the_searcher_is_told_of_every_report_live_and_in_a_replay() -> None:
     spec = experiment(trials=8, scheduler={"algorithm": "asha", "settings": {"max_resource": 5}})
     told: list[list[tuple[object, ...]]] = [[], []]
 
-    def listen(searcher: Searcher, notes: list[tuple[object, ...]]) -> None:
-        searcher.report = lambda *report: notes.append(report)  # type: ignore[method-assign]
+    def listen(suggestions: Any, notes: list[tuple[object, ...]]) -> None:
+        suggestions.report = lambda *report: notes.append(report)
 
     simulation = Simulation(spec, curve)
-    listen(simulation.engine._searcher, told[0])
+    listen(simulation.engine._suggestions, told[0])
     simulation.run()
     replay = Simulation(spec, curve, records=simulation.journal.records[:1])
-    listen(replay.engine._searcher, told[1])
+    listen(replay.engine._suggestions, told[1])
     replay.engine._replay(simulation.journal.records[2:])
     expected = [
         (r["trial"], r["step"], tuple(r["values"]), ())

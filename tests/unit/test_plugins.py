@@ -95,7 +95,7 @@ def test_table_is_sorted_and_loads(kind: Kind) -> None:
 
 def test_names() -> None:
     assert plugins.names("searchers") == [
-        "bo", "bohb", "grid", "hyperopt", "random", "sobol", "tpe",
+        "auto", "bo", "bohb", "cmaes", "evolution", "grid", "hyperopt", "random", "sobol", "tpe",
     ]  # fmt: skip
     assert plugins.names("schedulers") == ["asha", "none"]
 
@@ -114,7 +114,7 @@ def test_unknown_name_lists_the_valid_ones_and_the_nearest() -> None:
         make_searcher("tpo", LINE, LOSS, 1)
     assert str(caught.value) == (
         "unknown searcher 'tpo' (did you mean 'tpe'?); valid: "
-        + ", ".join(["auto", *plugins.names("searchers")])
+        + ", ".join(plugins.names("searchers"))
     )
     with pytest.raises(PluginError, match=r"unknown scheduler 'ahsa' \(did you mean 'asha'"):
         make_scheduler("ahsa", LOSS)
@@ -164,12 +164,16 @@ def test_unknown_name_is_a_message_too() -> None:
     assert message.startswith("unknown searcher 'bayes'")
 
 
-def test_auto_takes_no_settings_and_is_not_made() -> None:
+def test_auto_learns_from_rungs_when_trials_are_stopped_early() -> None:
+    assert auto_searcher(LINE, LOSS, 50, "asha")[0] == "bohb"
+    two = Objective((*LOSS.goals, *Objective.of("speed", "max").goals))
+    assert auto_searcher(LINE, two, 50, "asha")[0] == "auto"
+
+
+def test_auto_takes_no_settings() -> None:
     assert check_settings("searchers", "auto", {}) == []
     (message,) = check_settings("searchers", "auto", {"candidates": 3})
     assert "name it instead of 'auto'" in message
-    with pytest.raises(PluginError, match="auto_searcher"):
-        make_searcher("auto", LINE, LOSS, 1)
 
 
 def test_value_out_of_range_is_found_when_made() -> None:
@@ -182,11 +186,11 @@ def test_value_out_of_range_is_found_when_made() -> None:
     [
         (FINITE, 3, "grid"),
         (FINITE, 50, "grid"),
-        (FINITE, 2, "tpe"),
-        (FINITE, None, "tpe"),
-        (LINE, 50, "tpe"),
-        (LINE, 3, "tpe"),
-        (LINE, None, "tpe"),
+        (FINITE, 2, "auto"),
+        (FINITE, None, "auto"),
+        (LINE, 50, "auto"),
+        (LINE, 3, "auto"),
+        (LINE, None, "auto"),
     ],
 )
 def test_auto(space: SearchSpace, trials: int | None, expected: str) -> None:
