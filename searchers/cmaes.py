@@ -70,6 +70,7 @@ class CmaesSearcher(UntriedSearcher):
         self.coordinates = Coordinates(space)
         self.population = population or 4 + int(3 * math.log(max(self.coordinates.count, 1)))
         self.sigma = sigma
+        self._descent: Descent | None = None
         self._begin()
 
     def propose(self, trial: int) -> Config | None:
@@ -103,6 +104,7 @@ class CmaesSearcher(UntriedSearcher):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Rebuild the table, then the distribution by a replay in the order of events."""
+        self._descent = None  # the table knows no order between begins and ends
         super().restore(state)
         self._begin()
         ended = 0
@@ -119,7 +121,6 @@ class CmaesSearcher(UntriedSearcher):
 
     def _begin(self) -> None:
         self._born: dict[int, int] = {}
-        self._descent: Descent | None = None
         self._best: tuple[Standing, int] | None = None
         self._restarts = 0
         self._descent = self._descend(self._middle()) if self.coordinates.count else None
@@ -136,11 +137,11 @@ class CmaesSearcher(UntriedSearcher):
         samples = (self._descent.ask(seed) for seed in self._seeds(trial))
         same = (s for s in samples if config_key(self._config(s)) == config_key(config))
         sample = next(same, None)
-        self._descent.drawn |= sample is not None
+        drawn = sample is not None
         if sample is None:
-            any_sample = self._descent.ask(self._seeds(trial)[0])
-            sample = self.coordinates.moved(any_sample, self.space.encode(config))
-        self._descent.members[trial] = sample
+            anywhere = self._descent.ask(self._seeds(trial)[0])
+            sample = self.coordinates.moved(anywhere, self.space.encode(config))
+        self._descent.join(trial, sample, drawn=drawn)
 
     def _end(self, trial: int) -> None:
         _, outcome = self.trials[trial]

@@ -22,7 +22,7 @@ _CROSSED = 0.9
 _CROSSOVER_INDEX = 3.0
 """Higher values keep children nearer to their parents."""
 _MUTATION_INDEX = 20.0
-"""Higher values make mutations smaller: with 20 they are about 0.03 of the range wide."""
+"""Higher values make mutations smaller: with 20 they are 0.05 of the range on average."""
 
 
 class EvolutionSearcher(UntriedSearcher):
