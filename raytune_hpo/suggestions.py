@@ -45,10 +45,11 @@ class Suggestions:
         searcher: New; nobody else calls it from now on.
 
     Example:
-        >>> import raytune_hpo as rh
-        >>> from raytune_hpo.plugins import make_searcher
-        >>> space = rh.SearchSpace({"x": rh.Choice(("a",))})
-        >>> suggestions = Suggestions(make_searcher("grid", space, rh.Objective("loss"), 1))
+        >>> from raytune_hpo.objective import Objective
+        >>> from raytune_hpo.searchers.grid import GridSearcher
+        >>> from raytune_hpo.space import Choice, SearchSpace
+        >>> space = SearchSpace({"x": Choice(("a",))})
+        >>> suggestions = Suggestions(GridSearcher(space, Objective.of("loss"), seed=1))
         >>> suggestions.request(0)
         >>> suggestions.request(1)
         >>> suggestions.take(0), suggestions.take(1)
@@ -131,8 +132,10 @@ class InBackground(Suggestions):
         A thread that is in the middle of C++ code when the interpreter ends takes the process down
         with it (SIGABRT), so the thread is ended before.
         """
+        if self._closed:
+            return
         with self._changed:
-            if not self._closed and self._thinks:
+            if self._thinks:
                 thread, error = ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(_Closed)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
             self._closed = True
@@ -170,7 +173,8 @@ class InBackground(Suggestions):
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        traceback.print_exception(error, file=sys.stderr)
+        # A session sends it to driver.log; a notebook has a sys.stderr of its own.
+        traceback.print_exception(error, file=sys.__stderr__)
         failure = SearcherError(f"the searcher failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
         with self._changed:

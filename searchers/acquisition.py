@@ -71,16 +71,19 @@ class Below:
         process: Of the value.
         limit: On the scale of the process.
         noise: Variance that is added to that of the function.
+        weight: The logarithm counts so many times.
     """
 
     process: Process
     limit: float
     noise: float = 0.0
+    weight: float = 1.0
 
     def height(self, x: Matrix) -> Matrix:
         """Return the heights."""
         mean, variance = self.process.predict(x)
-        return np.asarray(log_ndtr((self.limit - mean) / np.sqrt(variance + self.noise)))
+        z = (self.limit - mean) / np.sqrt(variance + self.noise)
+        return np.asarray(self.weight * log_ndtr(z))
 
     def slope(self, x: Matrix) -> tuple[Matrix, Matrix]:
         """Return the heights and slopes."""
@@ -88,9 +91,9 @@ class Below:
         sd = np.sqrt(variance + self.noise)
         z = (self.limit - mean) / sd
         log_of = np.asarray(log_ndtr(z))
-        by_z = np.exp(-0.5 * z * z - _HALF_LOG_2PI - log_of)
+        by_z = self.weight * np.exp(-0.5 * z * z - _HALF_LOG_2PI - log_of)
         by_x = -mean_slope / sd[:, None] - (z / (2 * sd**2))[:, None] * variance_slope
-        return log_of, by_z[:, None] * by_x
+        return self.weight * log_of, by_z[:, None] * by_x
 
 
 @dataclass(frozen=True)

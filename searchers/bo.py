@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,10 @@ Matrix = npt.NDArray[np.float64]
 Acquisition = Literal["ei", "pi", "ucb", "thompson", "hedge"]
 
 _GOAL = Priors(noise=(math.log(1e-5), 1.5))
+"""Of the objective when configs are compared. It holds values for nearly exact: taking noise for
+ripples costs less regret than taking ripples for noise, see docs/search-quality.md."""
+_NOISY = Priors(noise=(math.log(1e-3), 2.5))
+"""Of the objective when it is asked how much is left to gain: noise must not count as gain."""
 _SIDE = Priors(noise=(math.log(1e-2), 2.0))
 """Of constraints and failures."""
 _LEAST = 3
@@ -37,6 +42,9 @@ _FITTED = 150
 """Observations that hyperparameters are learnt from at the most."""
 _KEPT = 400
 """Observations that a model holds at the most."""
+_LATELY = 10
+"""Each failure among so many last trials makes the chance to run count once more. Where a trial
+that runs has little left to gain, failing ones would be proposed for ever otherwise."""
 _CENTRES = 5
 """Good configs that the search for the highest acquisition begins from."""
 _MUTATIONS = 0.25
@@ -161,12 +169,13 @@ class BoSearcher(UntriedSearcher):
         feasibility = Total(self._feasibility(evidence))
         warped = warp(evidence.values[:, 0])
         x, y = self._features.embed(evidence.valued), warped.y
-        process, best = self._process(evidence, warped)
+        likely = self._hyper("gain", x, y, _NOISY)
+        process, best = self._process(evidence, warped, likely)
         hill = Total([*feasibility.parts, Improvement(process, best)])
         top = climb(hill, self._features, _best(evidence), rng)[:1]
         kept = _kept(y, _FITTED)
         hypers = gaussian.sample(
-            x[kept], y[kept], self._features.group, _GOAL, process.hyper, _DRAWN, rng
+            x[kept], y[kept], self._features.group, _NOISY, likely, _DRAWN, rng
         )
         at = self._features.embed(top)
         gains = [self._gain(evidence, y, hyper, at) for hyper in hypers]
@@ -218,7 +227,9 @@ class BoSearcher(UntriedSearcher):
             return Thompson(Draw(process, rng))
         return Improvement(process, best)
 
-    def _process(self, evidence: Evidence, warped: Warped) -> tuple[Process, float]:
+    def _process(
+        self, evidence: Evidence, warped: Warped, hyper: Hyper | None = None
+    ) -> tuple[Process, float]:
         """Return the model of the objective, and the best value according to it.
 
         Pending trials are taken to give what the model predicts of them, which leaves it sure of
@@ -229,7 +240,8 @@ class BoSearcher(UntriedSearcher):
         group = self._features.group
         x = self._features.embed(evidence.valued)
         # The weights of several goals are drawn anew each time, and so is what they give.
-        hyper = self._hyper(None if self.objective.multi else "goal", x, y, _GOAL)
+        name = None if self.objective.multi else "goal"
+        hyper = hyper or self._hyper(name, x, y, _GOAL)
         kept = _kept(y, _KEPT)
         x, y = x[kept], y[kept]
         process = Process(x, y, group, hyper)
@@ -249,12 +261,15 @@ class BoSearcher(UntriedSearcher):
         ]
         if self.failures == "avoid" and evidence.failed.any():
             x = self._features.embed(evidence.ended)
-            found.append(self._side("failure", x, np.where(evidence.failed, 1.0, -1.0), 0.0))
+            chance = self._side("failure", x, np.where(evidence.failed, 1.0, -1.0), 0.0)
+            lately = int(evidence.failed[-_LATELY:].sum())
+            found.append(replace(chance, weight=1.0 + lately))
         return found
 
     def _side(self, name: str, x: Matrix, y: Matrix, limit: float) -> Below:
         """Return the probability that a quantity beside the objective is below a limit."""
-        mean, sd = float(y.mean()), float(y.std()) or 1.0
+        mean, sd = float(y.mean()), float(y.std())
+        sd = sd if sd > 1e-9 * max(1.0, abs(mean)) else 1.0
         y = (y - mean) / sd
         hyper = self._hyper(name, x, y, _SIDE)
         kept = _kept(np.abs(y - (limit - mean) / sd), _KEPT)

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from raytune_hpo import journal, plugins
+from raytune_hpo import exits, journal, plugins, spec
 from raytune_hpo.chaos.checked_suggestions import check_suggestions
+from raytune_hpo.cli import exit_code
 from raytune_hpo.journal import Record
+from raytune_hpo.searchers.random import RandomSearcher
+from raytune_hpo.session import Surroundings, resume_run, run_experiment
+from raytune_hpo.state import RunState
+from raytune_hpo.testing.threads import Threads
+from raytune_hpo.trial import Config, TrialState
 from tests.faults import inline
 
 pytestmark = pytest.mark.faults
@@ -63,5 +69,33 @@ def test_kills_change_no_suggestion(tmp_path: Path, algorithm: str) -> None:
     assert sorted(finished(records)) == list(range(TRIALS))
     assert sum(record["type"] == "session" for record in records) == 1 + len(KILLS)
     assert check_suggestions(records) == []
-    waits = [record["waited_s"] for record in records if record["type"] == "trial"]
-    print(f"{algorithm}: waited {sum(waits):.2f} s")
+
+
+def test_a_searcher_that_raises_ends_the_run_in_good_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def propose(searcher: RandomSearcher, trial: int) -> Config | None:
+        if trial == 6:
+            raise ZeroDivisionError("of the model")
+        return known(searcher, trial)
+
+    known = RandomSearcher.propose
+    text = EXPERIMENT.format(algorithm="random", settings="{}", trials=TRIALS)
+    (tmp_path / "experiment.yaml").write_text(text)
+    experiment = spec.load(tmp_path / "experiment.yaml", ())
+    around = Surroundings(executor=Threads())
+    monkeypatch.setattr(RandomSearcher, "propose", propose)
+    run_dir = run_experiment(experiment, folder=tmp_path, surroundings=around)
+    state = RunState.replay(journal.read(run_dir))
+    assert state.finish is not None
+    assert state.finish.reason == "searcher"
+    assert exit_code(state) == exits.SPEC
+    assert not [t for t in state.trials.values() if t.state is TrialState.RUNNING]
+    log = (run_dir / "driver.log").read_text()
+    assert "Traceback" in log
+    assert "ZeroDivisionError: of the model" in log
+    monkeypatch.undo()
+    resume_run(run_dir, surroundings=around)
+    records = journal.read(run_dir)
+    assert sorted(finished(records)) == list(range(TRIALS))
+    assert check_suggestions(records) == []

@@ -55,7 +55,6 @@ def test_reports_go_on_while_the_searcher_thinks(
     assert check_suggestions(records) == []
     waits = [r["waited_s"] for r in records if r["type"] == "trial"]
     assert waits[0] >= THINKS_S / 2, "one cannot start without a config"
-    print("reports meanwhile", meanwhile, "waits", waits)
 
 
 def test_one_at_a_time_the_next_trial_starts_as_soon_as_its_suggestion_is_there(
@@ -70,4 +69,3 @@ def test_one_at_a_time_the_next_trial_starts_as_soon_as_its_suggestion_is_there(
     assert check_suggestions(records) == []
     waits = [r["waited_s"] for r in records if r["type"] == "trial"]
     assert min(waits) >= THINKS_S / 2
-    print("late", late, "waits", waits)

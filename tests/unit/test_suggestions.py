@@ -166,7 +166,7 @@ def test_a_space_that_is_exhausted() -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("of the model"), SystemExit("of the model")])
 def test_an_error_comes_out_where_its_suggestion_is_taken(
-    error: BaseException, capsys: pytest.CaptureFixture[str]
+    error: BaseException, capfd: pytest.CaptureFixture[str]
 ) -> None:
     suggestions = InBackground(Failing(1, error))
     suggestions.request(0)
@@ -178,7 +178,7 @@ def test_an_error_comes_out_where_its_suggestion_is_taken(
     ) as info:
         taken(suggestions, 1)
     assert info.value.__cause__ is error
-    printed = capsys.readouterr().err
+    printed = capfd.readouterr().err
     assert "Traceback" in printed
     assert "raise self._error" in printed
     with pytest.raises(SearcherError):
@@ -186,7 +186,7 @@ def test_an_error_comes_out_where_its_suggestion_is_taken(
     suggestions.close()
 
 
-def test_an_error_on_being_told_comes_out_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_on_being_told_comes_out_too(capfd: pytest.CaptureFixture[str]) -> None:
     suggestions = InBackground(object())  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         suggestions.adopt(0, {"x": 0.5})
@@ -197,7 +197,7 @@ def test_an_error_on_being_told_comes_out_too(capsys: pytest.CaptureFixture[str]
     suggestions.request(1)
     with pytest.raises(SearcherError, match="AttributeError"):
         taken(suggestions, 1)
-    assert "in observe" in capsys.readouterr().err
+    assert "in observe" in capfd.readouterr().err
 
 
 def test_closing_waits_for_no_call_into_c() -> None:
@@ -214,7 +214,7 @@ def test_closing_waits_for_no_call_into_c() -> None:
     assert searcher.notes == [], "what was not begun is dropped"
 
 
-def test_closing_ends_what_a_searcher_is_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_closing_ends_what_a_searcher_is_at(capfd: pytest.CaptureFixture[str]) -> None:
     searcher = Hashing()
     begun = threading.Event()
 
@@ -231,7 +231,7 @@ def test_closing_ends_what_a_searcher_is_at(capsys: pytest.CaptureFixture[str]) 
     suggestions._thread.join(60)
     assert not suggestions._thread.is_alive()
     suggestions.close()
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 THINKS_IN_CPP = """
