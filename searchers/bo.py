@@ -246,11 +246,13 @@ class BoSearcher(UntriedSearcher):
         x, y = x[kept], y[kept]
         process = Process(x, y, group, hyper)
         seen, _ = process.predict(x[evidence.feasible[kept]])
+        best = float(seen.min())
         if len(evidence.pending):
             at = self._features.embed(evidence.pending)
             believed, _ = process.predict(at)
             process = Process(np.concatenate([x, at]), np.concatenate([y, believed]), group, hyper)
-        return process, float(seen.min())
+            best = min(best, float(believed.min()))
+        return process, best
 
     def _feasibility(self, evidence: Evidence) -> list[Below]:
         """Return the probabilities that a config violates nothing and can run."""

@@ -20,7 +20,7 @@ Y = np.cos(4 * X[:, 0]) + X[:, 1]
 PROCESS = Process(X, Y, np.array([0, 1, 1]), Hyper(np.array([8.0, 2.0]), 1.0, 1e-2))
 AT = RNG.random((6, 3))
 BEST = float(Y.min())
-HILLS = {
+HILLS: dict[str, Hill] = {
     "improvement": Improvement(PROCESS, BEST),
     "below": Below(PROCESS, BEST, noise=0.1),
     "bound": Bound(PROCESS, UpperConfidenceBound(2.0)),
@@ -31,7 +31,7 @@ HILLS = {
 
 @pytest.mark.parametrize("name", sorted(HILLS))
 def test_slopes_are_those_of_the_height(name: str) -> None:
-    hill: Hill = HILLS[name]
+    hill = HILLS[name]
     heights, slopes = hill.slope(AT)
     np.testing.assert_allclose(heights, hill.height(AT), atol=1e-9)
     for point, slope in zip(AT, slopes, strict=True):

@@ -66,7 +66,7 @@ def test_choices_and_whole_numbers() -> None:
     space = SearchSpace({"kind": Choice(tuple("abcdefgh")), "n": Int(1, 1000, log=True)})
 
     def loss(config: Config) -> float:
-        return (config["kind"] != "f") + abs(np.log(config["n"] / 40.0))
+        return float((config["kind"] != "f") + abs(np.log(config["n"] / 40.0)))
 
     configs = search(BoSearcher(space, LOSS, 4), 30, lambda c: done(loss(c)))
     assert min(map(loss, configs)) < 0.1
