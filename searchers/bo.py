@@ -170,7 +170,7 @@ class BoSearcher(UntriedSearcher):
         warped = warp(evidence.values[:, 0])
         x, y = self._features.embed(evidence.valued), warped.y
         likely = self._hyper("gain", x, y, _NOISY)
-        process, best = self._process(evidence, warped, likely)
+        process, best = self._process(evidence, warped, feasibility, likely)
         hill = Total([*feasibility.parts, Improvement(process, best)])
         top = climb(hill, self._features, _best(evidence), rng)[:1]
         kept = _kept(y, _FITTED)
@@ -207,18 +207,18 @@ class BoSearcher(UntriedSearcher):
 
     def _hill(self, evidence: Evidence, rng: np.random.Generator) -> Hill:
         """Return what is to be maximised."""
-        parts: list[Hill] = [*self._feasibility(evidence)]
-        if evidence.feasible.any():
-            parts.append(self._promise(evidence, rng))
-        return Total(parts)
+        feasibility = Total(self._feasibility(evidence))
+        if not evidence.feasible.any():
+            return feasibility
+        return Total([*feasibility.parts, self._promise(evidence, feasibility, rng)])
 
-    def _promise(self, evidence: Evidence, rng: np.random.Generator) -> Hill:
+    def _promise(self, evidence: Evidence, feasibility: Hill, rng: np.random.Generator) -> Hill:
         """Return how much improvement on the feasible trials is to be expected."""
         values = _as_one_goal(evidence.values, rng)
         acquisition = self.acquisition
         if acquisition == "hedge":
             acquisition = ("ei", "pi", "ucb")[int(rng.integers(3))]
-        process, best = self._process(evidence, warp(values))
+        process, best = self._process(evidence, warp(values), feasibility)
         if acquisition == "pi":
             return Below(process, best)
         if acquisition == "ucb":
@@ -228,13 +228,17 @@ class BoSearcher(UntriedSearcher):
         return Improvement(process, best)
 
     def _process(
-        self, evidence: Evidence, warped: Warped, hyper: Hyper | None = None
+        self,
+        evidence: Evidence,
+        warped: Warped,
+        feasibility: Hill,
+        hyper: Hyper | None = None,
     ) -> tuple[Process, float]:
         """Return the model of the objective, and the best value according to it.
 
         Pending trials are taken to give what the model predicts of them, which leaves it sure of
-        these places. Source: Ginsbourger et al. 2010, doi:10.1007/978-3-642-10701-6_6, section
-        4.2.1 (kriging believer).
+        these places; those that are rather feasible are to be improved on too. Source: Ginsbourger
+        et al. 2010, doi:10.1007/978-3-642-10701-6_6, section 4.2.1 (kriging believer).
         """
         y = warped.y
         group = self._features.group
@@ -251,7 +255,8 @@ class BoSearcher(UntriedSearcher):
             at = self._features.embed(evidence.pending)
             believed, _ = process.predict(at)
             process = Process(np.concatenate([x, at]), np.concatenate([y, believed]), group, hyper)
-            best = min(best, float(believed.min()))
+            rather = feasibility.height(at) > math.log(0.5)
+            best = min([best, *believed[rather].tolist()])
         return process, best
 
     def _feasibility(self, evidence: Evidence) -> list[Below]:
