@@ -52,7 +52,9 @@ def measure(trials: int, reports: int) -> float:
             experiment,
             records,
             make_searcher("random", experiment.search_space, objective, 1),
-            make_scheduler("asha", objective, experiment.scheduler.settings),
+            make_scheduler(
+                "asha", experiment.search_space, objective, 1, experiment.scheduler.settings
+            ),
             log,
             Clock(),
         )

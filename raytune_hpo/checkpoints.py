@@ -46,6 +46,44 @@ def save(source: Path, trial_dir: Path, attempt: int) -> Path:
     return target
 
 
+def copy(checkpoint: Path, trial_dir: Path) -> Path | None:
+    """Copy a checkpoint to a trial that has not begun and return the new folder.
+
+    Files are linked where the file system can. What an earlier try left is replaced.
+
+    Args:
+        checkpoint: Folder that ``save`` returned, for the same or another trial.
+        trial_dir: Folder of the new trial in the run directory.
+
+    Returns:
+        None when the checkpoint was deleted meanwhile.
+    """
+    folder = trial_dir / FOLDER
+    target = folder / "000-000001"
+    draft = target.with_suffix(".part")
+    for left in (target, draft):
+        shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(checkpoint, draft, copy_function=_link)
+    except (shutil.Error, FileNotFoundError):
+        shutil.rmtree(draft, ignore_errors=True)
+        if checkpoint.exists():
+            raise
+        return None
+    _sync_tree(draft)
+    draft.rename(target)
+    disk.sync(folder)
+    return target
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def prune(trial_dir: Path, keep: int, newest: Path) -> None:
     """Delete all but the ``keep`` newest checkpoints up to ``newest``."""
     older = [path for path in _numbered(trial_dir / FOLDER) if _key(path) <= _key(newest)]

@@ -19,7 +19,7 @@ from raytune_hpo.errors import SearcherError, did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.objective import BadMetric
-from raytune_hpo.schedulers.base import Decision, Scheduler
+from raytune_hpo.schedulers.base import Decision, Drop, Fork, Scheduler
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.suggestions import NOT_READY, IdleTime, NotReady, Suggestions, requested_early
@@ -37,6 +37,9 @@ _RESUMABLE = frozenset(
 )
 """Reasons after which trials that still ran may go on in a later session."""
 
+
+_WRONG_SPEC = frozenset({FailureKind.METRIC_MISSING, FailureKind.NO_CHECKPOINT})
+"""Failures of the first trial that all others would share."""
 
 _STATE_AFTER = {
     Decision.STOP: TrialState.PRUNED,
@@ -93,6 +96,8 @@ class Engine:
         time_limit_s: Of this session, from now on, or None.
         has_checkpoint: Whether a checkpoint, given by its path relative to the run directory, can
             still be gone on from; the newest such one is.
+        copy_checkpoint: Copies a checkpoint to a trial by its number and returns the new path, or
+            None when it was deleted meanwhile.
 
     Attributes:
         state: What the journal says.
@@ -112,6 +117,7 @@ class Engine:
         listener: Callable[[Record], None] = lambda record: None,
         time_limit_s: float | None = None,
         has_checkpoint: Callable[[str], bool] = lambda path: True,
+        copy_checkpoint: Callable[[str, int], str | None] = lambda path, trial: path,
     ) -> None:
         self.experiment = experiment
         self.state = RunState()
@@ -122,6 +128,7 @@ class Engine:
         self._listener = listener
         self._time_limit_s = time_limit_s
         self._has_checkpoint = has_checkpoint
+        self._copy_checkpoint = copy_checkpoint
         self._began_s = clock.monotonic()
         self._first_start_s: float | None = None
         self._requested: int | None = None
@@ -166,7 +173,8 @@ class Engine:
     def _replay_trial(self, record: Record, early: Mapping[int, Config]) -> None:
         """Tell the searcher of a trial, and of the next one if that was requested here."""
         number = record["trial"]
-        if number not in early:
+        self._scheduler.on_trial(number, record["config"], record.get("parent"))
+        if number not in early and record["origin"] != "fork":
             self._suggestions.adopt(number, record["config"])
         if number + 1 in early:
             self._suggestions.adopt(number + 1, early[number + 1])
@@ -193,7 +201,7 @@ class Engine:
             self._fail(trial, failure)
         elif report is not None and self._reaches(report):
             self._end(trial, TrialState.COMPLETED)
-        elif decision is Decision.STOP or decision is Decision.COMPLETE:
+        elif decision is not None and decision is not Decision.CONTINUE:
             self._obey(trial, decision)
         else:
             self._end(trial, TrialState.PENDING)
@@ -231,15 +239,18 @@ class Engine:
         """Number of the trial that would start next, or None when no new one is allowed."""
         if self._waiting:
             return self._waiting[0]
-        number, budget = len(self.state.trials), self.state.budget
-        return number if budget is None or number < budget else None
+        return len(self.state.trials) if self._allowed(self.state.budget) else None
+
+    def _allowed(self, budget: int | None) -> bool:
+        """Whether a budget of trials allows for one more of the searcher."""
+        return budget is None or self.state.proposed < budget
 
     def next_start(self) -> Start | None:
         """Return the trial to start now, or None while there is nothing to start."""
         if self.finished or len(self._running()) >= self.parallel or self._held():
             return None
-        number = self._waiting[0] if self._waiting else self._scheduler.next_resume(self._paused())
-        if number is None:
+        number = self._waiting[0] if self._waiting else self._moved()
+        if number is None and not self.finished:
             number = self._new_trial()
         if number is None:
             self._check()
@@ -338,6 +349,46 @@ class Engine:
             and self._clock.monotonic() - self._first_start_s < FIRST_TRIAL_HOLD_S
         )
 
+    def _moved(self) -> int | None:
+        """Do what the scheduler wants, up to a trial to start, if it wants one."""
+        while not self.finished:
+            move = self._scheduler.next_move(self._paused(), more=self._more())
+            if isinstance(move, Drop):
+                self._end(self.state.trials[move.trial], TrialState.PRUNED)
+                self._check()
+            else:
+                return self._fork(move) if isinstance(move, Fork) else move and move.trial
+        return None
+
+    def _more(self) -> bool:
+        """Whether the searcher may propose further trials."""
+        return not self._exhausted and self._allowed(self.state.budget)
+
+    def _fork(self, fork: Fork) -> int | None:
+        """Return the number of the new trial, or None when it has to wait."""
+        number = len(self.state.trials)
+        if self._requested == number:
+            # The searcher knows its next trial by this number.
+            return None
+        checkpoints = self.state.trials[fork.parent].checkpoints
+        there = next((path for path in reversed(checkpoints) if self._has_checkpoint(path)), None)
+        copy = None if there is None else self._copy_checkpoint(there, number)
+        if there is not None and copy is None:
+            return None
+        self._emit(
+            "trial",
+            trial=number,
+            config=fork.config,
+            origin="fork",
+            waited_s=0.0,
+            parent=fork.parent,
+            checkpoint=copy,
+            step=0 if there is None else checkpoints[there],
+        )
+        self._scheduler.on_trial(number, fork.config, fork.parent)
+        self._request_early()
+        return number
+
     def _new_trial(self) -> int | None:
         number = self.next_number
         if self._exhausted or number is None:
@@ -355,6 +406,7 @@ class Engine:
             return None
         waited_s = round(self._idle.take(self._clock.monotonic()), 3)
         self._emit("trial", trial=number, config=config, origin=origin, waited_s=waited_s)
+        self._scheduler.on_trial(number, config, None)
         self._request_early()
         return number
 
@@ -369,7 +421,7 @@ class Engine:
         if taken is NOT_READY:
             free = self.parallel - len(self._running())
             if self.state.budget is not None:
-                free = min(free, self.state.budget - number)
+                free = min(free, self.state.budget - self.state.proposed)
             self._idle.note(self._clock.monotonic(), free)
         return taken
 
@@ -378,8 +430,7 @@ class Engine:
 
         See ``requested_early``; a request has to stand at the same place of the journal always.
         """
-        number, budget = len(self.state.trials), self._session["trials"]
-        allowed = budget is None or number < budget
+        number, allowed = len(self.state.trials), self._allowed(self._session["trials"])
         if self._session["parallel"] > 1 and allowed and self._planned(number)[0] is None:
             self._request(number)
 
@@ -393,7 +444,7 @@ class Engine:
         baseline = self.experiment.baseline
         if baseline is not None and number == 0:
             return dict(baseline), "baseline"
-        index = number - (baseline is not None)
+        index = self.state.proposed - (baseline is not None)
         initial = self.experiment.search.initial
         return (dict(initial[index]), "initial") if index < len(initial) else (None, "search")
 
@@ -452,9 +503,13 @@ class Engine:
         return report
 
     def _tell_report(self, report: Record) -> None:
-        if report["advanced"]:
+        if report["advanced"] and self._searched(self.state.trials[report["trial"]]):
             values, violations = tuple(report["values"]), tuple(report["violations"])
             self._suggestions.report(report["trial"], report["step"], values, violations)
+
+    def _searched(self, trial: TrialRecord) -> bool:
+        """Whether the searcher is told of a trial: of all but forks."""
+        return trial.parent is None
 
     def _decide(self, trial: TrialRecord, report: Record) -> Decision:
         if self._reaches(report):
@@ -468,9 +523,6 @@ class Engine:
         except BadMetric as error:
             self._failed(trial, Failure(error.kind, str(error)))
             return Decision.STOP
-        if decision is Decision.PAUSE and trial.checkpoint is None:
-            # Nothing to go on from later: it has to go on now.
-            return Decision.CONTINUE
         if decision is not Decision.CONTINUE:
             self._obey(trial, decision)
             self._check()
@@ -490,6 +542,8 @@ class Engine:
             step=report["step"],
             values=tuple(report["values"]),
             metrics=dict(self.state.trials[report["trial"]].metrics),
+            violations=tuple(report["violations"]),
+            checkpoint=self.state.trials[report["trial"]].checkpoint is not None,
         )
         return self._scheduler.on_result(result)
 
@@ -557,7 +611,8 @@ class Engine:
     def _tell_end(self, trial: TrialRecord) -> None:
         if trial.state.finished:
             outcome: Outcome = trial.outcome()
-            self._suggestions.observe(trial.number, outcome)
+            if self._searched(trial):
+                self._suggestions.observe(trial.number, outcome)
             self._scheduler.on_end(trial.number, outcome)
 
     # What ends the run
@@ -586,7 +641,7 @@ class Engine:
         if len(judged) != 1:
             return None
         failure = judged[0].failure
-        if failure is None or failure.kind is not FailureKind.METRIC_MISSING:
+        if failure is None or failure.kind not in _WRONG_SPEC:
             return None
         return "spec", failure.message
 
@@ -629,17 +684,16 @@ class Engine:
         paused = self._paused()
         if len(paused) < len(self.state.unfinished):
             return None
-        if paused and self._scheduler.next_resume(paused) is not None:
-            return None
         verdict = self._no_more_trials()
-        if verdict is not None:
-            for number in paused:
-                self._end(self.state.trials[number], TrialState.PRUNED)
+        if verdict is None or self._scheduler.next_move(paused, more=False) is not None:
+            return None
+        for number in paused:
+            self._end(self.state.trials[number], TrialState.PRUNED)
         return verdict
 
     def _no_more_trials(self) -> tuple[str, str] | None:
         budget = self.state.budget
-        if budget is not None and len(self.state.trials) >= budget:
+        if not self._allowed(budget):
             return "trials", f"all {len(self.state.trials)} trials are done"
         if self._exhausted:
             return "exhausted", "every config of the search space has been tried"

@@ -5,9 +5,9 @@ Another package adds its own through an entry point in its ``pyproject.toml``::
     [project.entry-points."raytune_hpo.searchers"]
     annealing = "my_package.annealing:Annealing"
 
-A searcher class is called with ``(space, objective, seed, **settings)`` and a scheduler class with
-``(objective, **settings)``; its further parameters are the settings that an experiment may give.
-Nothing is imported before it is asked for, so a broken plug-in harms only those who name it.
+A searcher or scheduler class is called with ``(space, objective, seed, **settings)``; its further
+parameters are the settings that an experiment may give. Nothing is imported before it is asked for,
+so a broken plug-in harms only those who name it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "launchers": {},
 }
 
-_GIVEN = {"searchers": 3, "schedulers": 1, "launchers": 0}
+_GIVEN = {"searchers": 3, "schedulers": 3, "launchers": 0}
 """How many parameters of a plug-in class come before its settings."""
 
 
@@ -105,7 +105,11 @@ def make_searcher(
 
 
 def make_scheduler(
-    name: str, objective: Objective, settings: Mapping[str, Any] | None = None
+    name: str,
+    space: SearchSpace,
+    objective: Objective,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
 ) -> Scheduler:
     """Return a new scheduler.
 
@@ -113,7 +117,7 @@ def make_scheduler(
         PluginError: When the name or a setting is unknown, or a setting has the wrong type.
         SpecError: When a setting is out of range, or the scheduler cannot use this objective.
     """
-    return cast(Scheduler, _make("schedulers", name, (objective,), settings))
+    return cast(Scheduler, _make("schedulers", name, (space, objective, seed), settings))
 
 
 def check_settings(kind: Kind, name: str, settings: Mapping[str, Any]) -> list[str]:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytune_hpo import environment, failpoints, journal, lock, relocation, trust
-from raytune_hpo.attempt import Function, Job
+from raytune_hpo import checkpoints, environment, failpoints, journal, lock, relocation, trust
+from raytune_hpo.attempt import Function, Job, trial_dir
 from raytune_hpo.cluster.local import LocalRay
 from raytune_hpo.collect import MetricOptions
 from raytune_hpo.engine import Engine
@@ -378,14 +378,25 @@ class _Session:
             self.experiment,
             records,
             make_searcher(state.algorithm, space, objective, state.seed, settings),
-            make_scheduler(state.scheduler, objective, self.experiment.scheduler.settings),
+            make_scheduler(
+                state.scheduler,
+                space,
+                objective,
+                state.seed,
+                self.experiment.scheduler.settings,
+            ),
             self.log,
             _Monotonic(),
             suggestions=InBackground,
             listener=lambda record: self.around.on_records([record]),
             time_limit_s=self.limits.time_limit_s or self.experiment.time_limit_s,
             has_checkpoint=lambda path: (self.run_dir / path).exists(),
+            copy_checkpoint=self._copy_checkpoint,
         )
+
+    def _copy_checkpoint(self, path: str, trial: int) -> str | None:
+        copied = checkpoints.copy(self.run_dir / path, trial_dir(self.run_dir, trial))
+        return copied and str(copied.relative_to(self.run_dir))
 
     def _tracking_environment(self, trial: int) -> dict[str, str]:
         return {} if self.tracker is None else self.tracker.environment(trial)

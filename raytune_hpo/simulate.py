@@ -56,6 +56,8 @@ class Simulation:
         clock: Shared by the sessions of one run.
         time_limit_s: Of this session; default: the experiment's.
         searcher: New; default: the experiment's.
+        checkpoints: Each report makes a checkpoint. A trial that goes on, or was forked, skips in
+            no time the reports up to it.
         suggestions: Says how the searcher is called.
 
     Example:
@@ -77,11 +79,13 @@ class Simulation:
         clock: VirtualClock | None = None,
         time_limit_s: float | None = None,
         searcher: Searcher | None = None,
+        checkpoints: bool = False,
         suggestions: Callable[[Searcher], Suggestions] = Suggestions,
     ) -> None:
         self.clock = clock or VirtualClock()
         self.journal = MemoryJournal(self.clock.monotonic, records)
         self._steps = steps
+        self._checkpoints = checkpoints
         self._due: list[_Due] = []
         self._order = itertools.count()
         if not self.journal.records:
@@ -99,7 +103,13 @@ class Simulation:
                 state.seed,
                 experiment.search.settings,
             ),
-            make_scheduler(state.scheduler, experiment.objectives, experiment.scheduler.settings),
+            make_scheduler(
+                state.scheduler,
+                experiment.search_space,
+                experiment.objectives,
+                state.seed,
+                experiment.scheduler.settings,
+            ),
             self.journal,
             self.clock,
             suggestions=suggestions,
@@ -118,7 +128,8 @@ class Simulation:
     def _fill(self) -> None:
         while (start := self.engine.next_start()) is not None:
             self.engine.on_begin(start.trial, start.attempt)
-            self._next(start, iter(self._steps(start.config)))
+            done = 0 if start.checkpoint is None else int(start.checkpoint.partition("@")[2])
+            self._next(start, itertools.islice(self._steps(start.config), done, None))
 
     def _next(self, start: Start, steps: Iterator[tuple[float, dict[str, Any]]]) -> None:
         """Put the trial's next event on the heap."""
@@ -138,8 +149,13 @@ class Simulation:
         trial, attempt = due.start.trial, due.start.attempt
         if due.metrics is None:
             self.engine.on_end(trial, attempt, due.failure)
-        elif self.engine.on_report(trial, attempt, due.metrics) is Decision.CONTINUE:
+        elif self._report(trial, attempt, due.metrics) is Decision.CONTINUE:
             self._next(due.start, due.steps)
+
+    def _report(self, trial: int, attempt: int, metrics: dict[str, Any]) -> Decision:
+        step = self.engine.state.trials[trial].step + 1
+        checkpoint = f"trial {trial} @{step}" if self._checkpoints else None
+        return self.engine.on_report(trial, attempt, metrics, checkpoint)
 
 
 def header(experiment: Experiment) -> dict[str, Any]:

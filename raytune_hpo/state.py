@@ -59,7 +59,8 @@ class TrialRecord:
     Attributes:
         number: From 0.
         config: Flat parameter values.
-        origin: ``search``, ``initial`` or ``baseline``.
+        origin: ``search``, ``initial``, ``baseline`` or ``fork``.
+        parent: Of a fork, the trial whose checkpoint it went on from; else None.
         waited_s: Seconds that workers stood idle for want of the config, summed over them.
         step: Reports with an objective value so far, over all attempts.
         metrics: The latest value of every metric reported.
@@ -76,6 +77,7 @@ class TrialRecord:
     config: Config
     origin: str
     waited_s: float = 0.0
+    parent: int | None = None
     state: TrialState = TrialState.PENDING
     attempts: list[Attempt] = field(default_factory=list)
     step: int = 0
@@ -169,6 +171,7 @@ class RunState:
         trials: By number.
         finished: Numbers of the finished trials in the order they ended.
         failed: Number of failed trials.
+        proposed: Number of trials that count against the budget: all but forks.
         unfinished: The trials that have not finished, by number.
         since_best: Trials that finished since the best one did.
         finish: Why the run ended; None while it runs and after it was reopened.
@@ -184,7 +187,7 @@ class RunState:
         self.finish: Finish | None = None
         self.records = 0
         self._before_session_t = self._last_t = 0.0
-        self.failed = 0
+        self.failed = self.proposed = 0
         self._best: list[int] = []
         self.since_best = 0
 
@@ -298,7 +301,12 @@ class RunState:
     def _trial(self, record: Record) -> None:
         # The first journals have no such time.
         waited_s = record.get("waited_s", 0.0)
-        trial = TrialRecord(record["trial"], record["config"], record["origin"], waited_s)
+        parent = record.get("parent")
+        trial = TrialRecord(record["trial"], record["config"], record["origin"], waited_s, parent)
+        if parent is None:
+            self.proposed += 1
+        elif record["checkpoint"] is not None:
+            trial.checkpoints[record["checkpoint"]] = record["step"]
         self.trials[trial.number] = trial
         self.unfinished[trial.number] = trial
 

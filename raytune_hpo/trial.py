@@ -50,6 +50,8 @@ class FailureKind(StrEnum):
     """The machine that it ran on went away."""
     STORAGE = "storage"
     """The run directory cannot be written, such as on a full disk: no fault of the trial's."""
+    NO_CHECKPOINT = "no_checkpoint"
+    """The scheduler needs checkpoints, and the trial made none."""
     NOT_STARTED = "not_started"
     """The command or function could not even be started."""
 
@@ -121,9 +123,13 @@ class Result:
             attempts too; or the value of the scheduler's resource attribute.
         values: One value an objective, in the user's unit and direction.
         metrics: Everything reported, for schedulers with a resource attribute.
+        violations: One number a constraint: above 0 is violated, 0 or below is met.
+        checkpoint: Whether the trial could go on from a checkpoint if it were paused.
     """
 
     trial: int
     step: int
     values: tuple[float, ...]
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    violations: tuple[float, ...] = ()
+    checkpoint: bool = False

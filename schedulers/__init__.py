@@ -3,6 +3,6 @@
 The algorithms are loaded by name through ``raytune_hpo.plugins``.
 """
 
-from raytune_hpo.schedulers.base import Decision, Scheduler
+from raytune_hpo.schedulers.base import Decision, Drop, Fork, Move, Resume, Scheduler
 
-__all__ = ["Decision", "Scheduler"]
+__all__ = ["Decision", "Drop", "Fork", "Move", "Resume", "Scheduler"]

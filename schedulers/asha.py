@@ -9,8 +9,9 @@ from typing import Any
 
 from raytune_hpo.errors import Problem, SpecError, did_you_mean
 from raytune_hpo.objective import BadMetric, Objective
-from raytune_hpo.schedulers.base import Decision
-from raytune_hpo.trial import FailureKind, Outcome, Result
+from raytune_hpo.schedulers.base import Decision, Move
+from raytune_hpo.space import SearchSpace
+from raytune_hpo.trial import Config, FailureKind, Outcome, Result
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -42,7 +43,9 @@ class Asha:
 
     Example:
         >>> from raytune_hpo.objective import Objective
-        >>> asha = Asha(Objective.of("loss", "min"), max_resource=9)
+        >>> from raytune_hpo.space import Float, SearchSpace
+        >>> space = SearchSpace({"x": Float(0, 1)})
+        >>> asha = Asha(space, Objective.of("loss", "min"), seed=1, max_resource=9)
         >>> asha.on_result(Result(trial=0, step=1, values=(0.5,)))
         <Decision.CONTINUE: 'continue'>
         >>> asha.on_result(Result(trial=1, step=1, values=(0.7,)))
@@ -51,7 +54,9 @@ class Asha:
 
     def __init__(
         self,
+        space: SearchSpace,
         objective: Objective,
+        seed: int,
         *,
         resource: str | None = None,
         min_resource: float = 1,
@@ -71,6 +76,9 @@ class Asha:
         self._rungs: dict[tuple[int, int], list[float]] = {}
         self._passed: dict[int, int] = {}
 
+    def on_trial(self, trial: int, config: Config, parent: int | None) -> None:
+        """Take no note: nothing depends on it."""
+
     def on_result(self, result: Result) -> Decision:
         """Stop the trial if it fails at a rung that this report reaches first.
 
@@ -87,7 +95,7 @@ class Asha:
         """Forget how far the trial got; its entries stay."""
         self._passed.pop(trial, None)
 
-    def next_resume(self, paused: Sequence[int]) -> int | None:
+    def next_move(self, paused: Sequence[int], *, more: bool) -> Move | None:
         """Return None: nothing is ever paused."""
         return None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from raytune_hpo.objective import Objective
 from raytune_hpo.searchers.bo import BoSearcher
-from raytune_hpo.searchers.standing import Standing, standing
 from raytune_hpo.searchers.tpe import TpeSearcher
 from raytune_hpo.searchers.untried import UntriedSearcher
 from raytune_hpo.space import SearchSpace
+from raytune_hpo.standing import Standing, standing
 from raytune_hpo.trial import Config, Outcome
 
 _PATIENCE = 15

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from cmaes import CatCMAwM
 
 from raytune_hpo.axes import Axis, Choice, Ordinal
-from raytune_hpo.searchers.standing import FAILED, Standing
 from raytune_hpo.space import Cube, SearchSpace
+from raytune_hpo.standing import FAILED, Standing
 
 _MOST_STEPS = 32
 """Parameters with more values, if these have an order, count as continuous."""

@@ -11,9 +11,9 @@ from cmaes import CatCMAwM
 from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.objective import Objective
 from raytune_hpo.searchers.catcma import Coordinates, Descent
-from raytune_hpo.searchers.standing import FAILED, Standing, standing
 from raytune_hpo.searchers.untried import UntriedSearcher, config_key
 from raytune_hpo.space import Cube, SearchSpace
+from raytune_hpo.standing import FAILED, Standing, standing
 from raytune_hpo.trial import Config, Outcome
 
 _ASKS = 10

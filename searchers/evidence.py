@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raytune_hpo.objective import Objective
-from raytune_hpo.searchers.standing import FAILED, standing
+from raytune_hpo.standing import FAILED, standing
 from raytune_hpo.trial import Config, Outcome
 
 Matrix = npt.NDArray[np.float64]

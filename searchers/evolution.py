@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from raytune_hpo.axes import Choice, Ordinal
 from raytune_hpo.errors import Problem, SpecError
+from raytune_hpo.nondominated import Place, places
 from raytune_hpo.objective import Objective
 from raytune_hpo.searchers.base import check_at_least_one
-from raytune_hpo.searchers.nondominated import Place, places
-from raytune_hpo.searchers.standing import Standing, standing
 from raytune_hpo.searchers.untried import UntriedSearcher
 from raytune_hpo.space import Cube, SearchSpace
+from raytune_hpo.standing import Standing, standing
 from raytune_hpo.trial import Config, Outcome
 
 _CROSSED = 0.9

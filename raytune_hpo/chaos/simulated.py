@@ -243,6 +243,9 @@ def make_searcher(experiment: Experiment) -> Searcher:
 def make_scheduler(experiment: Experiment) -> Scheduler:
     """Return a new scheduler."""
     scheduler: Scheduler = _plugin("schedulers", experiment.scheduler.algorithm)(
-        experiment.objectives, **experiment.scheduler.settings
+        experiment.search_space,
+        experiment.objectives,
+        experiment.search.seed,
+        **experiment.scheduler.settings,
     )
     return scheduler

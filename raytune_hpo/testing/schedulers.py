@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from raytune_hpo.objective import Objective
-from raytune_hpo.schedulers.base import Decision, Scheduler
-from raytune_hpo.trial import Outcome, Result, TrialState
+from raytune_hpo.schedulers.base import Decision, Drop, Fork, Move, Resume, Scheduler
+from raytune_hpo.space import Float, SearchSpace
+from raytune_hpo.trial import Config, Outcome, Result, TrialState
 
 _STEPS = 27
 """Reports of a trial that nobody stops."""
@@ -18,134 +20,293 @@ _STEPS = 27
 class SchedulerContract(ABC):
     """Tests of the scheduler protocol; a subclass gives ``make`` and pytest does the rest.
 
-    The simulated trials report ``loss`` (to minimize) once a step and, in the metrics, ``epoch``,
-    which is equal to the step.
+    The simulated trials search ``x`` in [0, 1], make a checkpoint at each step, and report ``loss``
+    (to minimize) and ``epoch``, which is equal to the step.
     """
 
     @abstractmethod
-    def make(self, objective: Objective) -> Scheduler:
-        """Return a new scheduler for at most 27 steps a trial."""
+    def make(self, space: SearchSpace, objective: Objective) -> Scheduler:
+        """Return a new scheduler for at most 27 steps a trial, always with the same seed."""
 
     def test_decides_on_every_result(self) -> None:
-        """Each result gets a Decision, and only paused trials are resumed."""
-        decisions, resumed = _run(self.make(_objective()), seed=0)
-        assert decisions
-        assert all(isinstance(decision, Decision) for _, _, decision in decisions)
-        paused = Counter(trial for trial, _, decision in decisions if decision is Decision.PAUSE)
-        assert Counter(resumed) <= paused
+        """Each result gets a Decision, and moves concern trials that they can concern."""
+        calls = _Run(self.new(), seed=0).all()
+        assert all(isinstance(call.decision, Decision) for call in calls.results)
+        assert {call.trial for call in calls.results} == set(calls.configs)
 
     def test_same_calls_same_decisions(self) -> None:
-        """The decisions follow from the calls alone: no clock and no chance."""
-        first = _run(self.make(_objective()), seed=1)
-        assert first == _run(self.make(_objective()), seed=1)
+        """The decisions follow from the calls alone: no clock, and no chance but the seed's."""
+        assert _Run(self.new(), seed=1).all().log == _Run(self.new(), seed=1).all().log
 
     def test_replay_goes_on_alike(self) -> None:
         """A new scheduler that was told the first half again decides on the second half alike."""
-        results = list(_interleaved(seed=2))
-        half = len(results) // 2
-        original, replayed = self.make(_objective()), self.make(_objective())
-        _feed(original, results[:half])
-        _feed(replayed, results[:half])
-        assert _feed(original, results[half:]) == _feed(replayed, results[half:])
+        whole = _Run(self.new(), seed=2)
+        whole.all()
+        for half in (len(whole.log) // 3, len(whole.log) // 2):
+            again = self.new()
+            _tell(again, whole.log[:half])
+            rest = _Run(again, seed=2, log=whole.log[:half])
+            assert rest.all().log == whole.log
 
     def test_instances_share_nothing(self) -> None:
         """What one scheduler was told does not change what another one decides."""
-        alone = _run(self.make(_objective()), seed=3)
-        other = self.make(_objective())
-        _run(self.make(_objective()), seed=4)
-        assert alone == _run(other, seed=3)
+        alone = _Run(self.new(), seed=3).all().log
+        other = self.new()
+        _Run(self.new(), seed=4).all()
+        assert alone == _Run(other, seed=3).all().log
 
     def test_direction_is_obeyed(self) -> None:
         """Maximizing the negated values leads to the same decisions as minimizing the values."""
-        results = list(_interleaved(seed=5))
-        negated = [_result(r.trial, r.step, -r.values[0]) for r in results]
-        down, up = self.make(Objective.of("loss", "min")), self.make(Objective.of("loss", "max"))
-        assert _feed(down, results) == _feed(up, negated)
+        down = _Run(self.new(), seed=5).all()
+        up = _Run(self.make(_space(), Objective.of("loss", "max")), seed=5, sign=-1.0).all()
+        assert down.decided() == up.decided()
 
     def test_lone_trial_is_never_cut(self) -> None:
         """With nobody to compare to, a trial goes on until it has used its budget."""
-        scheduler = self.make(_objective())
-        decisions = [scheduler.on_result(_result(0, step, 1.0 / step)) for step in range(1, _STEPS)]
-        assert not {Decision.STOP, Decision.COMPLETE} & set(decisions)
+        run = _Run(self.new(), seed=6, trials=1, parallel=1).all()
+        assert max(call.step for call in run.results) >= _STEPS - 1
+        assert Decision.STOP not in {call.decision for call in run.results}
 
     def test_every_end_is_accepted(self) -> None:
         """A trial may end in any way, before or after its first result."""
-        scheduler = self.make(_objective())
-        for trial, state in enumerate(state for state in TrialState if state.finished):
-            scheduler.on_end(trial, Outcome(state=state))
-        for trial, state in enumerate((s for s in TrialState if s.finished), start=10):
-            scheduler.on_result(_result(trial, 1, 0.5))
-            scheduler.on_end(trial, Outcome(state=state, values=(0.5,), step=1))
-        assert scheduler.next_resume([]) is None
+        scheduler = self.new()
+        states = [state for state in TrialState if state.finished]
+        for trial, state in enumerate([*states, *states]):
+            scheduler.on_trial(trial, {"x": 0.5}, None)
+            values = None
+            if trial >= len(states):
+                scheduler.on_result(_result(trial, 1, 0.5))
+                values = (0.5,)
+            scheduler.on_end(trial, Outcome(state=state, values=values, step=1))
+        assert not isinstance(scheduler.next_move([], more=True), Resume | Drop)
 
-    def test_asking_what_to_resume_changes_nothing(self) -> None:
-        """``next_resume`` gives one of the paused trials, the same when asked again, or None."""
-        scheduler = self.make(_objective())
-        results = list(_interleaved(seed=6))[:40]
-        paused = {
-            result.trial for result in results if scheduler.on_result(result) is Decision.PAUSE
-        }
-        answers = {scheduler.next_resume(sorted(paused)) for _ in range(3)}
-        assert len(answers) == 1
-        assert answers <= paused | {None}
-        assert scheduler.next_resume([]) is None
+    def test_asking_for_a_move_changes_nothing(self) -> None:
+        """``next_move`` says the same when asked again."""
+        run = _Run(self.new(), seed=7, trials=9)
+        asked = 0
+        while run.step():
+            for more in (True, False):
+                paused = sorted(run.paused)
+                answers = [run.scheduler.next_move(paused, more=more) for _ in range(3)]
+                assert answers[0] == answers[1] == answers[2]
+                asked += 1
+        assert asked
+        assert run.log == _Run(self.new(), seed=7, trials=9).all().log
 
     def test_best_trial_survives(self) -> None:
-        """The trial that is best at every step is never cut before its last step."""
-        scheduler = self.make(_objective())
-        cut = set()
-        for step in range(1, _STEPS):
-            for trial in range(9):
-                if trial in cut:
-                    continue
-                if scheduler.on_result(_result(trial, step, trial + 1 / step)) is Decision.STOP:
-                    scheduler.on_end(trial, Outcome(TrialState.PRUNED, (float(trial),), step=step))
-                    cut.add(trial)
-        assert 0 not in cut
+        """A trial that is best at every step is never cut before its last step."""
+        run = _Run(self.new(), seed=8, best=3).all()
+        last = max(call.step for call in run.results if call.trial == 3)
+        assert last >= _STEPS - 1
+        assert Decision.STOP not in {c.decision for c in run.results if c.trial == 3}
+
+    def test_any_number_of_workers_ends(self) -> None:
+        """All trials come to an end, whatever the number of trials that run at once."""
+        for parallel in (1, 2, 5, 30):
+            run = _Run(self.new(), seed=9, parallel=parallel).all()
+            assert not run.running
+            assert set(run.ended) | run.paused == set(run.configs)
+            assert len([c for c in run.parents.values() if c is None]) == run.trials
+
+    def test_failures_harm_nobody_else(self) -> None:
+        """With half of the trials failing at once, the others still end, one at its last step."""
+        run = _Run(self.new(), seed=10, failing=2).all()
+        assert not run.running
+        assert max(call.step for call in run.results) >= _STEPS - 1
+
+    def test_steps_that_come_again_change_nothing(self) -> None:
+        """A trial that lost its last checkpoints reports steps again; nobody is judged by them."""
+        plain = _Run(self.new(), seed=11, parallel=1).all()
+        again = _Run(self.new(), seed=11, parallel=1, repeating=True).all()
+        assert [c for c in again.decided() if not c.again] == plain.decided()
+
+    def new(self) -> Scheduler:
+        """Return a new scheduler for one goal."""
+        return self.make(_space(), Objective.of("loss", "min"))
 
 
-def _objective() -> Objective:
-    return Objective.of("loss", "min")
+class _Call(NamedTuple):
+    """A result and what was decided."""
+
+    trial: int
+    step: int
+    value: float
+    decision: Decision
+    again: bool = False
+
+
+_Entry = tuple[str, int, object]
+"""What happened, to which trial, and more of it."""
+
+
+@dataclass
+class _Run:
+    """An engine on virtual time: trials of different speeds, in a fixed order."""
+
+    scheduler: Scheduler
+    seed: int
+    trials: int = 12
+    parallel: int = 4
+    sign: float = 1.0
+    best: int | None = None
+    failing: int | None = None
+    repeating: bool = False
+    log: list[_Entry] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.results: list[_Call] = []
+        self.running: dict[int, float] = {}
+        self.paused: set[int] = set()
+        self.ended: dict[int, TrialState] = {}
+        self.configs: dict[int, Config] = {}
+        self.parents: dict[int, int | None] = {}
+        self.steps: dict[int, int] = {}
+        self._now = 0.0
+        self._again: dict[int, int] = {}
+        told, self.log = self.log, []
+        self._told = iter(told)
+
+    def all(self) -> _Run:
+        """Run to the end."""
+        for _ in range(100_000):
+            if not self.step():
+                return self
+        raise AssertionError("the run does not end")
+
+    def decided(self) -> list[_Call]:
+        """Return the results and decisions, without the sign of the values."""
+        return [call._replace(value=0.0) for call in self.results]
+
+    def step(self) -> bool:
+        """Let one thing happen; return whether there was any."""
+        while len(self.running) < self.parallel and self._start():
+            pass
+        if not self.running:
+            return False
+        trial = min(self.running, key=lambda trial: (self.running[trial], trial))
+        self._now = self.running[trial]
+        self._report(trial)
+        return True
+
+    def _start(self) -> bool:
+        proposed = sum(parent is None for parent in self.parents.values())
+        more = proposed < self.trials
+        move = self._move(more)
+        if isinstance(move, Resume):
+            assert move.trial in self.paused
+            self.paused.remove(move.trial)
+            self._go(move.trial)
+            return True
+        if isinstance(move, Drop):
+            assert move.trial in self.paused
+            self.paused.remove(move.trial)
+            self._end(move.trial, TrialState.PRUNED)
+            return True
+        if isinstance(move, Fork):
+            assert move.parent in self.configs
+            self._new(move.config, move.parent)
+            return True
+        if more:
+            self._new({"x": _chance(self.seed, len(self.configs))}, None)
+        return more
+
+    def _move(self, more: bool) -> Move | None:
+        move = self._next()
+        if move is not None:
+            found = move[2]
+            assert found is None or isinstance(found, Resume | Drop | Fork)
+        else:
+            found = self.scheduler.next_move(sorted(self.paused), more=more)
+        self.log.append(("move", -1, found))
+        return found
+
+    def _next(self) -> _Entry | None:
+        """Return what is known to have happened next, or None."""
+        return next(self._told, None)
+
+    def _new(self, config: Config, parent: int | None) -> None:
+        trial = len(self.configs)
+        if self._next() is None:
+            self.scheduler.on_trial(trial, config, parent)
+        self.log.append(("trial", trial, (config, parent)))
+        self.configs[trial], self.parents[trial] = config, parent
+        self.steps[trial] = 0 if parent is None else self.steps[parent]
+        self._go(trial)
+
+    def _go(self, trial: int) -> None:
+        if self.repeating and self.steps[trial] > 1:
+            self._again[trial] = self.steps[trial]
+            self.steps[trial] -= 1
+        self.running[trial] = self._now + _speed(self.seed, trial)
+
+    def _report(self, trial: int) -> None:
+        if self.failing and trial % self.failing == 1 and self.parents[trial] is None:
+            self._end(trial, TrialState.FAILED)
+            return
+        self.steps[trial] += 1
+        step = self.steps[trial]
+        value = self.sign * self._value(trial, step)
+        entry = self._next()
+        if entry is None:
+            decision = self.scheduler.on_result(_result(trial, step, value))
+        else:
+            assert isinstance(entry[2], tuple)
+            decision = entry[2][2]
+        self.log.append(("result", trial, (step, value, decision)))
+        again = step <= self._again.get(trial, 0)
+        self.results.append(_Call(trial, step, value, decision, again))
+        if decision is Decision.PAUSE:
+            del self.running[trial]
+            self.paused.add(trial)
+        elif decision is Decision.STOP:
+            self._end(trial, TrialState.PRUNED)
+        elif decision is Decision.COMPLETE or step >= _STEPS:
+            self._end(trial, TrialState.COMPLETED)
+        else:
+            self.running[trial] += _speed(self.seed, trial)
+
+    def _value(self, trial: int, step: int) -> float:
+        if trial == self.best:
+            return -1.0 / step
+        return self.configs[trial]["x"] + _chance(self.seed, 1000 + 100 * trial + step) / step
+
+    def _end(self, trial: int, state: TrialState) -> None:
+        self.running.pop(trial, None)
+        self.ended[trial] = state
+        steps = self.steps[trial]
+        values = (self.sign * self._value(trial, steps),) if steps else None
+        values = None if state is TrialState.FAILED else values
+        outcome = Outcome(state, values, step=steps)
+        if self._next() is None:
+            self.scheduler.on_end(trial, outcome)
+        self.log.append(("end", trial, outcome))
+
+
+def _tell(scheduler: Scheduler, log: Sequence[_Entry]) -> None:
+    """Tell a scheduler what happened, as a journal would; it is not asked for moves again."""
+    for kind, trial, more in log:
+        if kind == "trial":
+            assert isinstance(more, tuple)
+            scheduler.on_trial(trial, *more)
+        elif kind == "result":
+            assert isinstance(more, tuple)
+            assert scheduler.on_result(_result(trial, more[0], more[1])) is more[2]
+        elif kind == "end":
+            assert isinstance(more, Outcome)
+            scheduler.on_end(trial, more)
+
+
+def _space() -> SearchSpace:
+    return SearchSpace({"x": Float(0, 1)})
 
 
 def _result(trial: int, step: int, loss: float) -> Result:
-    return Result(trial, step, (loss,), {"loss": loss, "epoch": step})
+    return Result(trial, step, (loss,), {"loss": loss, "epoch": step}, checkpoint=True)
 
 
-def _interleaved(seed: int) -> Iterator[Result]:
-    """Yield the results of 12 trials that run side by side at different speeds."""
-    chance = random.Random(seed)
-    level = [chance.random() for _ in range(12)]
-    steps = [0] * len(level)
-    while min(steps) < _STEPS:
-        trial = chance.choice([t for t, step in enumerate(steps) if step < _STEPS])
-        steps[trial] += 1
-        yield _result(trial, steps[trial], level[trial] + chance.random() / steps[trial])
+def _chance(seed: int, number: int) -> float:
+    return random.Random(f"{seed} {number}").random()
 
 
-def _feed(scheduler: Scheduler, results: list[Result]) -> list[Decision]:
-    return [scheduler.on_result(result) for result in results]
-
-
-def _run(scheduler: Scheduler, seed: int) -> tuple[list[tuple[int, int, Decision]], list[int]]:
-    """Run trials as the engine does; return all decisions and the trials that were resumed."""
-    decisions: list[tuple[int, int, Decision]] = []
-    resumed: list[int] = []
-    paused: set[int] = set()
-    ended: set[int] = set()
-    for result in _interleaved(seed):
-        if result.trial in ended | paused:
-            continue
-        decision = scheduler.on_result(result)
-        decisions.append((result.trial, result.step, decision))
-        if decision is Decision.PAUSE:
-            paused.add(result.trial)
-        elif decision is not Decision.CONTINUE or result.step == _STEPS:
-            stopped = decision is Decision.STOP
-            state = TrialState.PRUNED if stopped else TrialState.COMPLETED
-            scheduler.on_end(result.trial, Outcome(state, result.values, step=result.step))
-            ended.add(result.trial)
-        while (trial := scheduler.next_resume(sorted(paused))) is not None:
-            resumed.append(trial)
-            paused.remove(trial)
-    return decisions, resumed
+def _speed(seed: int, trial: int) -> float:
+    return 0.5 + _chance(seed, 500 + trial)

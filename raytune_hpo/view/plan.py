@@ -74,7 +74,11 @@ def searcher_of(experiment: Experiment) -> tuple[str, str]:
 def first_configs(experiment: Experiment, seed: int) -> list[Config]:
     """Return the configs of the first trials: baseline, initial ones, then the searcher's."""
     make_scheduler(
-        experiment.scheduler.algorithm, experiment.objectives, experiment.scheduler.settings
+        experiment.scheduler.algorithm,
+        experiment.search_space,
+        experiment.objectives,
+        seed,
+        experiment.scheduler.settings,
     )
     searcher = make_searcher(
         searcher_of(experiment)[0],

@@ -13,9 +13,9 @@ from raytune_hpo.plugins import make_searcher
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.searchers.cmaes import CmaesSearcher
 from raytune_hpo.searchers.random import RandomSearcher
-from raytune_hpo.searchers.standing import FAILED as WORST
-from raytune_hpo.searchers.standing import standing
 from raytune_hpo.space import Choice, Float, Int, Ordinal, SearchSpace
+from raytune_hpo.standing import FAILED as WORST
+from raytune_hpo.standing import standing
 from raytune_hpo.testing.searchers import CONDITIONAL, MIXED
 from raytune_hpo.trial import Config, Outcome, TrialState
 

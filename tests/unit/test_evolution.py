@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from raytune_hpo.errors import SpecError
+from raytune_hpo.nondominated import places
 from raytune_hpo.objective import Constraint, Mode, Objective
 from raytune_hpo.plugins import make_searcher
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.searchers.evolution import EvolutionSearcher, crossed, mutated
-from raytune_hpo.searchers.nondominated import places
 from raytune_hpo.searchers.random import RandomSearcher
-from raytune_hpo.searchers.standing import FAILED as WORST
-from raytune_hpo.searchers.standing import Standing
 from raytune_hpo.space import Choice, Float, Ordinal, SearchSpace
+from raytune_hpo.standing import FAILED as WORST
+from raytune_hpo.standing import Standing
 from raytune_hpo.testing.searchers import CONDITIONAL
 from raytune_hpo.trial import Config, Outcome, TrialState
 

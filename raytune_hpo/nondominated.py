@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from raytune_hpo.searchers.standing import Standing
+from raytune_hpo.standing import Standing
 
 Place = tuple[int, float]
 """Front and crowding distance, turned so that the lower place is the better one."""

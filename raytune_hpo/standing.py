@@ -1,4 +1,4 @@
-"""What searchers share that compare trials by rank: how good an outcome is."""
+"""How good an outcome is, for those that compare trials by rank."""
 
 from __future__ import annotations
 
