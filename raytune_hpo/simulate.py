@@ -16,7 +16,7 @@ from raytune_hpo.engine import Engine, Start
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import MemoryJournal, Record
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
-from raytune_hpo.schedulers.base import Decision
+from raytune_hpo.schedulers.base import Decision, Scheduler
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import VERSION, RunState
 from raytune_hpo.suggestions import Suggestions
@@ -56,6 +56,7 @@ class Simulation:
         clock: Shared by the sessions of one run.
         time_limit_s: Of this session; default: the experiment's.
         searcher: New; default: the experiment's.
+        scheduler: New; default: the experiment's.
         checkpoints: Each report makes a checkpoint. A trial that goes on, or was forked, skips in
             no time the reports up to it.
         suggestions: Says how the searcher is called.
@@ -79,6 +80,7 @@ class Simulation:
         clock: VirtualClock | None = None,
         time_limit_s: float | None = None,
         searcher: Searcher | None = None,
+        scheduler: Scheduler | None = None,
         checkpoints: bool = False,
         suggestions: Callable[[Searcher], Suggestions] = Suggestions,
     ) -> None:
@@ -103,7 +105,8 @@ class Simulation:
                 state.seed,
                 experiment.search.settings,
             ),
-            make_scheduler(
+            scheduler
+            or make_scheduler(
                 state.scheduler,
                 experiment.search_space,
                 experiment.objectives,

@@ -83,11 +83,11 @@ class TestSearcherOfTheHowTo(SearcherContract):
 class TestSchedulerOfTheHowTo(SchedulerContract):
     """What the how-to shows passes the contract."""
 
-    def make(self, objective: Objective) -> Any:
-        return _shown("scheduler", "BelowMedian")(objective)
+    def make(self, space: SearchSpace, objective: Objective) -> Any:
+        return _shown("scheduler", "BelowMedian")(space, objective, 1)
 
     def test_it_stops_what_is_worse_than_most(self) -> None:
-        scheduler = self.make(Objective.of("loss"))
+        scheduler = self.new()
         for trial in range(4):
             scheduler.on_result(Result(trial, 5, (float(trial),)))
         assert scheduler.on_result(Result(4, 4, (9.0,))) is Decision.CONTINUE

@@ -57,8 +57,10 @@ class Reticent:
 
 
 class Permissive(NoScheduler):
-    def __init__(self, objective: Objective, **settings: object) -> None:
-        super().__init__(objective)
+    def __init__(
+        self, space: SearchSpace, objective: Objective, seed: int, **settings: object
+    ) -> None:
+        super().__init__(space, objective, seed)
         self.settings = settings
 
 
@@ -104,7 +106,7 @@ def test_settings_reach_the_plugin() -> None:
     searcher = make_searcher("grid", LINE, LOSS, 1, {"resolution": 3})
     assert isinstance(searcher, GridSearcher)
     assert searcher.resolution == 3
-    scheduler = make_scheduler("asha", LOSS, {"max_resource": 9, "reduction_factor": 4})
+    scheduler = make_scheduler("asha", LINE, LOSS, 1, {"max_resource": 9, "reduction_factor": 4})
     assert isinstance(scheduler, Asha)
     assert (scheduler.max_resource, scheduler.reduction_factor) == (9, 4)
 
@@ -117,12 +119,12 @@ def test_unknown_name_lists_the_valid_ones_and_the_nearest() -> None:
         + ", ".join(plugins.names("searchers"))
     )
     with pytest.raises(PluginError, match=r"unknown scheduler 'ahsa' \(did you mean 'asha'"):
-        make_scheduler("ahsa", LOSS)
+        make_scheduler("ahsa", LINE, LOSS, 1)
 
 
 def test_unknown_setting_lists_the_valid_ones_and_the_nearest() -> None:
     with pytest.raises(PluginError) as caught:
-        make_scheduler("asha", LOSS, {"reduction_facto": 3})
+        make_scheduler("asha", LINE, LOSS, 1, {"reduction_facto": 3})
     assert str(caught.value) == (
         "unknown setting 'reduction_facto' of scheduler 'asha' (did you mean 'reduction_factor'?); "
         "valid: brackets, max_resource, min_resource, reduction_factor, resource"
@@ -146,7 +148,7 @@ def test_settings_of_the_wrong_type(settings: dict[str, object], words: str) -> 
     (message,) = check_settings("schedulers", "asha", settings)
     assert message.endswith(words)
     with pytest.raises(PluginError, match=r"setting '\w+' of scheduler 'asha'"):
-        make_scheduler("asha", LOSS, settings)
+        make_scheduler("asha", LINE, LOSS, 1, settings)
 
 
 def test_right_settings_pass() -> None:
@@ -268,7 +270,7 @@ def test_of_names_that_cannot_be_loaded_the_objective_says_nothing() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_plugin_with_open_settings_gets_them_all() -> None:
-    made = make_scheduler("permissive", LOSS, {"anything": [1]})
+    made = make_scheduler("permissive", LINE, LOSS, 1, {"anything": [1]})
     assert isinstance(made, Permissive)
     assert made.settings == {"anything": [1]}
 
