@@ -14,7 +14,7 @@ from raytune_hpo.view import text
 if TYPE_CHECKING:
     import pandas as pd
 
-_FIXED = ("number", "state", "origin", "feasible", "duration_s", "attempts")
+_FIXED = ("number", "state", "origin", "feasible", "duration_s", "attempts", "parent")
 
 
 class RunResult:
@@ -79,8 +79,9 @@ class RunResult:
         """One row a trial.
 
         Columns: number, state, origin, feasible, one for each objective, ``config.*`` for each
-        parameter, ``metrics.*`` for the latest value of each metric, duration_s, attempts. What
-        a trial does not have is missing (NaN or None).
+        parameter, ``metrics.*`` for the latest value of each metric, duration_s, attempts, and
+        parent, the trial that a fork went on from. What a trial does not have is missing (NaN or
+        None).
         """
         import pandas as pd
 
@@ -111,6 +112,7 @@ class RunResult:
             **{f"metrics.{name}": value for name, value in trial.metrics.items()},
             "duration_s": trial.duration_s,
             "attempts": len(trial.attempts),
+            "parent": trial.parent,
         }
 
     def __repr__(self) -> str:

@@ -246,6 +246,12 @@ class RunState:
         return self.sessions[-1].trials if self.sessions else None
 
     @property
+    def expected(self) -> int | None:
+        """Trials that there will be: the budget and the forks so far; None without a budget."""
+        budget = self.budget
+        return None if budget is None else budget + len(self.trials) - self.proposed
+
+    @property
     def baseline(self) -> int | None:
         """Number of the baseline trial, or None."""
         return next((t.number for t in self.trials.values() if t.origin == "baseline"), None)

@@ -268,7 +268,8 @@ class _Run:
     def _value(self, trial: int, step: int) -> float:
         if trial == self.best:
             return -1.0 / step
-        return self.configs[trial]["x"] + _chance(self.seed, 1000 + 100 * trial + step) / step
+        level = float(self.configs[trial]["x"])
+        return level + _chance(self.seed, 1000 + 100 * trial + step) / step
 
     def _end(self, trial: int, state: TrialState) -> None:
         self.running.pop(trial, None)

@@ -24,6 +24,7 @@ _log = logging.getLogger("raytune_hpo.tracking")
 KEY_TAG = "raytune.trial_key"
 STATE_TAG = "raytune.state"
 ORIGIN_TAG = "raytune.origin"
+FORKED_TAG = "raytune.parent_trial"
 PARENT_KEY = "parent"
 
 _ENVIRONMENT = {

@@ -10,7 +10,7 @@ from raytune_hpo.journal import Record
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.tracking import parent
 from raytune_hpo.tracking.names import Names, clean, note, text
-from raytune_hpo.tracking.store import ORIGIN_TAG, PARENT_KEY, STATE_TAG
+from raytune_hpo.tracking.store import FORKED_TAG, ORIGIN_TAG, PARENT_KEY, STATE_TAG
 from raytune_hpo.tracking.writes import Key, Writes
 from raytune_hpo.trial import TrialState
 
@@ -107,6 +107,8 @@ class Translator:
         trial = self.state.trials[record["trial"]]
         writes = self._of(trial.number)
         writes.tags[ORIGIN_TAG] = trial.origin
+        if trial.parent is not None:
+            writes.tags[FORKED_TAG] = str(trial.parent)
         self._show_state(trial)
         for name, value in trial.config.items():
             legal = self._params.legal(name)

@@ -185,7 +185,7 @@ def end_line(state: RunState, record: Record, run_dir: Path) -> str | None:
     trial = state.trials[record["trial"]]
     if not trial.state.finished:
         return _retry_line(trial)
-    total = f"/{state.budget}" if state.budget is not None else ""
+    total = f"/{state.expected}" if state.expected is not None else ""
     line = (
         f"{len(state.finished)}{total}  trial {trial.number} {text.status_text(trial)} "
         f"in {text.duration(trial.duration_s)}: {_result_part(state, trial)}; "

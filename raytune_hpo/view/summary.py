@@ -237,8 +237,8 @@ def _next_steps(state: RunState, run_dir: Path) -> list[str]:
 
 def _more_trials(state: RunState) -> str:
     """Return the option that a resume needs to have anything to do."""
-    budget = state.budget
-    if budget is None or len(state.finished) < budget:
+    budget, expected = state.budget, state.expected
+    if budget is None or expected is None or len(state.finished) < expected:
         return ""
     return f" --trials {2 * budget}"
 

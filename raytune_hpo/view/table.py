@@ -233,19 +233,19 @@ class LiveTable:
         return line
 
     def _bar(self) -> Text:
-        budget = self._state.budget
-        if not budget:
+        expected = self._state.expected
+        if not expected:
             return Text()
-        full = min(_BAR_WIDTH, _BAR_WIDTH * len(self._state.finished) // budget)
+        full = min(_BAR_WIDTH, _BAR_WIDTH * len(self._state.finished) // expected)
         sign, rest = ("#", "-") if self._console.options.ascii_only else ("━", "━")
         return Text(sign * full, style="green").append(rest * (_BAR_WIDTH - full), style="dim")
 
     def _left_s(self, done: int, spent: float) -> float | None:
         """Return an estimate of the seconds until a limit is reached, or None."""
         limits = []
-        budget, limit = self._state.budget, self._state.experiment.time_limit_s
-        if budget is not None:
-            limits.append(max(0, budget - len(self._state.finished)) * spent / done)
+        expected, limit = self._state.expected, self._state.experiment.time_limit_s
+        if expected is not None:
+            limits.append(max(0, expected - len(self._state.finished)) * spent / done)
         if limit is not None:
             limits.append(max(0.0, limit - spent))
         return min(limits) if limits else None

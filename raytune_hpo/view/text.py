@@ -127,9 +127,9 @@ def broken_text(state: RunState, trial: TrialRecord) -> str:
 def counts_text(state: RunState) -> str:
     """Return how many trials are in which state: ``12/50 done, 2 pruned, 1 failed``."""
     counts = state.counts()
-    total = f"/{state.budget}" if state.budget is not None else ""
+    total = f"/{state.expected}" if state.expected is not None else ""
     parts = [f"{len(state.finished)}{total} done"]
-    for name in (TrialState.PRUNED, TrialState.FAILED, TrialState.STOPPED):
+    for name in (TrialState.PRUNED, TrialState.FAILED, TrialState.STOPPED, TrialState.PAUSED):
         if counts[name]:
             parts.append(f"{counts[name]} {name.value}")
     infeasible = sum(status_text(state.trials[n]) == "infeasible" for n in state.finished)

@@ -30,7 +30,7 @@ def test_trials_is_a_table_of_all(result: RunResult) -> None:
     assert list(table.columns) == [
         *("number", "state", "origin", "feasible", "val_loss"),
         *("config.lr", "config.layers", "config.optimizer", "metrics.val_loss", "metrics.acc"),
-        *("duration_s", "attempts"),
+        *("duration_s", "attempts", "parent"),
     ]
     assert list(table["state"]) == ["completed", "pruned", "failed", "completed", "completed"]
     assert math.isnan(table["val_loss"][2])
