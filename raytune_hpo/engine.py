@@ -19,7 +19,7 @@ from raytune_hpo.errors import SearcherError, did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.objective import BadMetric
-from raytune_hpo.schedulers.base import Decision, Drop, Fork, Scheduler
+from raytune_hpo.schedulers.base import Decision, Fork, Scheduler
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.suggestions import NOT_READY, IdleTime, NotReady, Suggestions, requested_early
@@ -353,11 +353,14 @@ class Engine:
         """Do what the scheduler wants, up to a trial to start, if it wants one."""
         while not self.finished:
             move = self._scheduler.next_move(self._paused(), more=self._more())
-            if isinstance(move, Drop):
-                self._end(self.state.trials[move.trial], TrialState.PRUNED)
-                self._check()
-            else:
-                return self._fork(move) if isinstance(move, Fork) else move and move.trial
+            if isinstance(move, Resume):
+                return move.trial
+            if isinstance(move, Fork):
+                return self._fork(move)
+            if move is None:
+                return None
+            self._end(self.state.trials[move.trial], TrialState.PRUNED)
+            self._check()
         return None
 
     def _more(self) -> bool:

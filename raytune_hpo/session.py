@@ -396,7 +396,7 @@ class _Session:
 
     def _copy_checkpoint(self, path: str, trial: int) -> str | None:
         copied = checkpoints.copy(self.run_dir / path, trial_dir(self.run_dir, trial))
-        return copied and str(copied.relative_to(self.run_dir))
+        return None if copied is None else str(copied.relative_to(self.run_dir))
 
     def _tracking_environment(self, trial: int) -> dict[str, str]:
         return {} if self.tracker is None else self.tracker.environment(trial)

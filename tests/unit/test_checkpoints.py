@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from raytune_hpo import checkpoints
@@ -29,7 +28,7 @@ def test_a_copy_takes_no_room_of_its_own_where_files_can_be_linked(tmp_path: Pat
     first = saved(tmp_path, "0000", "one")
     copy = checkpoints.copy(first, tmp_path / "0007")
     assert copy is not None
-    assert os.path.samefile(copy / "model.txt", first / "model.txt")
+    assert (copy / "model.txt").samefile(first / "model.txt")
 
 
 def test_a_copy_replaces_what_an_interrupted_one_left(tmp_path: Path) -> None:
