@@ -19,7 +19,7 @@ from raytune_hpo.errors import SearcherError, did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.objective import BadMetric
-from raytune_hpo.schedulers.base import Decision, Fork, Scheduler
+from raytune_hpo.schedulers.base import Decision, Fork, Resume, Scheduler
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.suggestions import NOT_READY, IdleTime, NotReady, Suggestions, requested_early
