@@ -24,8 +24,14 @@ def check_suggestions(records: Sequence[Record], searcher: Searcher | None = Non
         searcher: New; default: the journal's.
     """
     retold = _Retold(searcher or _searcher(records[0]), records)
+    forks: set[int] = set()
     for record in records:
         kind = record["type"]
+        if kind == "trial" and record["origin"] == "fork":
+            forks.add(record["trial"])
+        if record.get("trial") in forks:
+            # The searcher knows nothing of it.
+            continue
         if kind == "trial":
             expected = retold.config(record)
             if expected != record["config"]:

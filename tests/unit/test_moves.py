@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raytune_hpo.chaos.checked_decisions import check_decisions
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.objective import Objective
@@ -177,9 +178,18 @@ def test_no_crash_changes_what_becomes_of_the_trials(seed: int) -> None:
         records = list(run.journal.records)
         if state.finish is not None:
             assert _ends(state) == undisturbed
+            assert check_decisions(records, Halves()) == []
             return
         records = records[: len(records) - chance.choice([0, 0, 1, 2])]
     raise AssertionError("the run does not end")
+
+
+def test_other_decisions_than_the_scheduler_s_are_found() -> None:
+    run = simulation()
+    run.run()
+    assert check_decisions(run.journal.records, Halves()) == []
+    found = check_decisions(run.journal.records, NoScheduler(SPACE, LOSS, 1))
+    assert len(found) > 8
 
 
 def _ends(state: RunState) -> dict[int, tuple[TrialState, int | None, int]]:
