@@ -196,7 +196,7 @@ class Scheduler(Section):
     shorthand: ClassVar = "{algorithm: {}}"
 
     algorithm: Annotated[str, BeforeValidator(partial(checks.plugin, "schedulers"))] = Field(
-        default="none", description="Name of the scheduler: none or asha."
+        default="none", description="Name of the scheduler, such as asha or pbt; none cuts nothing."
     )
     settings: fields.Free = Field(default_factory=dict, description="Of the scheduler.")
 

@@ -1,55 +1,82 @@
-"""Asynchronous successive halving, in the form that stops trials."""
+"""Asynchronous successive halving, in the form that stops trials and the one that promotes them."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from raytune_hpo.errors import Problem, SpecError, did_you_mean
-from raytune_hpo.objective import BadMetric, Objective
-from raytune_hpo.schedulers.base import Decision, Move
+from raytune_hpo.errors import Problem, SpecError
+from raytune_hpo.objective import Objective
+from raytune_hpo.schedulers.base import Decision, Move, Resume
+from raytune_hpo.schedulers.halving import (
+    SETTINGS,
+    Rung,
+    entry_of,
+    used_by,
+    wrong_counts,
+    wrong_numbers,
+)
 from raytune_hpo.space import SearchSpace
-from raytune_hpo.trial import Config, FailureKind, Outcome, Result
+from raytune_hpo.standing import FAILED, Standing, standing
+from raytune_hpo.trial import Config, Outcome, Result, TrialState
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Asha:
-    """Stops the trials that are not among the best ``1/reduction_factor`` at a rung.
+    """Lets the trials go on that are among the best ``1/reduction_factor`` at a rung.
 
     The rungs of bracket ``s`` stand at ``min_resource * reduction_factor ** (s + k)`` for
-    k = 0, 1, ..., below ``max_resource``. The first report at or beyond a rung is the trial's
-    entry there; a report that skips rungs is its entry in each of them. A trial goes on when it is
-    among the best ``max(1, floor(n / reduction_factor))`` of the n entries so far, its own
-    included, or equal to one of them; so the first to reach a rung always goes on. Entries stay
-    whatever becomes of their trial. At ``max_resource`` a trial is complete.
+    k = 0, 1, ..., below ``max_resource``, where a trial is complete. The first report at or beyond
+    a rung is the trial's entry there; a report that skips rungs is its entry in each of them.
+
+    In the form that stops, a trial goes on when it is among the best
+    ``max(1, floor(n / reduction_factor))`` of the n entries so far, its own included, or equal to
+    one of them; so the first to reach a rung always goes on. The others are stopped for good.
+
+    In the form that promotes, a trial goes on when it is among the best
+    ``floor(n / reduction_factor)``, and is paused otherwise. Before a new trial starts, a paused
+    one that has come among the best of its rung goes on, from the highest rung downwards. When no
+    new trials follow and nothing runs any more in a bracket, the best at each rung counts as one
+    of the best there even of fewer than ``reduction_factor`` entries.
+
+    A trial that ends by itself enters the rung that it was heading for with its last value. One
+    that fails is the worst there, and at all rungs before. Other entries stay whatever becomes of
+    their trial. With several goals trials rank by front and crowding distance, and those that
+    violate constraints behind all others.
 
     Args:
-        objective: Has to have one goal.
+        objective: One goal or several, with or without constraints.
+        form: ``stop``, ``promote``, or ``auto``, which promotes trials that have made a checkpoint
+            when they reach the rung, and stops others: paused without one, they would begin anew.
         resource: The metric that counts what a trial has used, such as ``epoch``; None counts its
             reports with an objective value.
-        min_resource: No trial is stopped before.
+        min_resource: No trial is stopped or paused before.
         max_resource: Trials are complete here; None lets the best run to their own end.
         reduction_factor: Of so many trials about one passes a rung.
         brackets: Groups of trials; each begins one rung later than the one before and gets
             ``1/reduction_factor`` of its trials. More than 1 for curves that cross early.
 
     Raises:
-        SpecError: When settings are out of range or the objective has several goals.
+        SpecError: When settings are out of range.
 
-    Source: Li et al. 2020, arXiv:1810.05934, Algorithm 2 (stopping in place of promotion).
+    Source: Li et al. 2020, arXiv:1810.05934, Algorithm 2; the form that stops has no pausing in it.
 
     Example:
         >>> from raytune_hpo.objective import Objective
         >>> from raytune_hpo.space import Float, SearchSpace
         >>> space = SearchSpace({"x": Float(0, 1)})
         >>> asha = Asha(space, Objective.of("loss", "min"), seed=1, max_resource=9)
+        >>> for trial in range(3):
+        ...     asha.on_trial(trial, {"x": 0.5}, None)
         >>> asha.on_result(Result(trial=0, step=1, values=(0.5,)))
         <Decision.CONTINUE: 'continue'>
         >>> asha.on_result(Result(trial=1, step=1, values=(0.7,)))
         <Decision.STOP: 'stop'>
+        >>> asha.on_result(Result(trial=2, step=1, values=(0.6,), checkpoint=True))
+        <Decision.PAUSE: 'pause'>
     """
 
     def __init__(
@@ -58,6 +85,7 @@ class Asha:
         objective: Objective,
         seed: int,
         *,
+        form: Literal["auto", "stop", "promote"] = "auto",
         resource: str | None = None,
         min_resource: float = 1,
         max_resource: float | None = None,
@@ -65,6 +93,7 @@ class Asha:
         brackets: int = 1,
     ) -> None:
         self.objective = objective
+        self.form = form
         self.resource = resource
         self.min_resource = min_resource
         self.max_resource = max_resource
@@ -73,111 +102,122 @@ class Asha:
         problems = self._problems()
         if problems:
             raise SpecError(problems)
-        self._rungs: dict[tuple[int, int], list[float]] = {}
-        self._passed: dict[int, int] = {}
+        self._rungs: dict[tuple[int, int], Rung] = {}
+        self._climbs: dict[int, _Climb] = {}
 
     def on_trial(self, trial: int, config: Config, parent: int | None) -> None:
-        """Take no note: nothing depends on it."""
+        """Assign the trial to a bracket."""
+        self._climbs[trial] = _Climb(bracket_of(trial, self.brackets, self.reduction_factor))
 
     def on_result(self, result: Result) -> Decision:
-        """Stop the trial if it fails at a rung that this report reaches first.
+        """Decide on the trial if this report is the first at a rung or beyond.
 
         Raises:
             BadMetric: The metric named by ``resource`` was not reported as a number.
         """
-        value = self.objective.minimized(result.values)[0]
-        survived = [self._enter(rung, value) for rung in self._new_rungs(result)]
-        if self.max_resource is not None and self._used(result) >= self.max_resource:
+        used = used_by(result, self.resource)
+        climb = self._climbs[result.trial]
+        climb.waits = False
+        before = climb.reached
+        while self._level(climb.bracket, climb.reached) <= used:
+            climb.reached += 1
+        rungs = [self._rung(climb.bracket, index) for index in range(before, climb.reached)]
+        entry = entry_of(self.objective, result) if rungs else FAILED
+        for rung in rungs:
+            rung.enter(result.trial, entry)
+        if self.max_resource is not None and used >= self.max_resource:
             return Decision.COMPLETE
+        if not rungs:
+            return Decision.CONTINUE
+        if self.form == "promote" or (self.form == "auto" and result.checkpoint):
+            climb.waits = rungs[-1].rank(result.trial) >= self._share(rungs[-1])
+            return Decision.PAUSE if climb.waits else Decision.CONTINUE
+        survived = (rung.better(result.trial) < max(1, self._share(rung)) for rung in rungs)
         return Decision.CONTINUE if all(survived) else Decision.STOP
 
     def on_end(self, trial: int, outcome: Outcome) -> None:
-        """Forget how far the trial got; its entries stay."""
-        self._passed.pop(trial, None)
+        """Take in what the end says of the trial; of one that was cut short it says nothing."""
+        climb = self._climbs.pop(trial)
+        entry = standing(self.objective, outcome)
+        if outcome.state is TrialState.FAILED:
+            for index in range(climb.reached):
+                self._rung(climb.bracket, index).enter(trial, FAILED)
+        elif outcome.state is not TrialState.COMPLETED:
+            return
+        if entry is not None and math.isfinite(self._level(climb.bracket, climb.reached)):
+            self._rung(climb.bracket, climb.reached).enter(trial, entry)
 
     def next_move(self, paused: Sequence[int], *, more: bool) -> Move | None:
-        """Return None: nothing is ever paused."""
+        """Return the promotion of the best paused trial at the highest rung that has one."""
+        if not paused:
+            return None
+        stands = frozenset(paused)
+        for bracket, index in sorted(self._rungs, key=lambda rung: (-sum(rung), rung)):
+            rung = self._rungs[bracket, index]
+            share = self._share(rung)
+            if share == 0 and not more and not self._runs(bracket, stands):
+                share = 1
+            for trial in rung.best(share):
+                if trial in stands and self._waits_at(trial, index):
+                    return Resume(trial)
         return None
 
-    def _new_rungs(self, result: Result) -> list[tuple[int, int]]:
-        """Return bracket and index of each rung that the trial had not reached before."""
-        bracket = bracket_of(result.trial, self.brackets, self.reduction_factor)
-        first = self.min_resource * self.reduction_factor**bracket
-        used = self._used(result)
-        reached = rungs_reached(used, first, self.max_resource, self.reduction_factor)
-        before = self._passed.get(result.trial, 0)
-        self._passed[result.trial] = max(before, reached)
-        return [(bracket, index) for index in range(before, reached)]
+    def _waits_at(self, trial: int, index: int) -> bool:
+        climb = self._climbs[trial]
+        return climb.waits and climb.reached == index + 1
 
-    def _enter(self, rung: tuple[int, int], value: float) -> bool:
-        """Add the value to a rung and return whether it survives there."""
-        entries = self._rungs.setdefault(rung, [])
-        insort(entries, value)
-        return survives(value, entries, self.reduction_factor)
+    def _runs(self, bracket: int, paused: Collection[int]) -> bool:
+        """Return whether a trial of the bracket runs."""
+        climbs = self._climbs.items()
+        return any(climb.bracket == bracket and trial not in paused for trial, climb in climbs)
 
-    def _used(self, result: Result) -> float:
-        if self.resource is None:
-            return result.step
-        return _resource(result.metrics, self.resource)
+    def _level(self, bracket: int, index: int) -> float:
+        """Return where a rung stands; infinity when there is none."""
+        level = self.min_resource * self.reduction_factor ** (bracket + index)
+        return level if self.max_resource is None or level < self.max_resource else math.inf
+
+    def _rung(self, bracket: int, index: int) -> Rung:
+        if (bracket, index) not in self._rungs:
+            self._rungs[bracket, index] = Rung(several_goals=self.objective.multi)
+        return self._rungs[bracket, index]
+
+    def _share(self, rung: Rung) -> int:
+        """Return how many of the entries at a rung are the best ones."""
+        return math.floor(len(rung) / self.reduction_factor)
 
     def _problems(self) -> list[Problem]:
-        where = "scheduler.settings."
-        problems = []
-        if self.objective.multi:
-            text = "asha ranks trials by one goal; use scheduler none for several goals"
-            problems.append(Problem("scheduler.algorithm", text))
-        for name in ("min_resource", "max_resource", "reduction_factor"):
-            number = getattr(self, name)
-            least = 1 if name == "reduction_factor" else 0
-            if number is not None and not (number > least and math.isfinite(number)):
-                text = f"must be above {least}, not {number!r}"
-                problems.append(Problem(where + name, text))
-        if self.brackets < 1:
-            text = f"must be at least 1, not {self.brackets!r}"
-            problems.append(Problem(where + "brackets", text))
+        problems = wrong_numbers(
+            min_resource=self.min_resource,
+            max_resource=self.max_resource,
+            reduction_factor=self.reduction_factor,
+        ) + wrong_counts(brackets=self.brackets)
         return problems or self._no_room()
 
     def _no_room(self) -> list[Problem]:
         """Return the problem that the last bracket has no rung below ``max_resource``."""
-        first = self.min_resource * self.reduction_factor ** (self.brackets - 1)
-        if self.max_resource is None or first < self.max_resource:
+        if math.isfinite(self._level(self.brackets - 1, 0)):
             return []
+        first = self.min_resource * self.reduction_factor ** (self.brackets - 1)
         text = (
             f"must be above {first:g}, the first rung of the last bracket "
             f"(min_resource * reduction_factor ** (brackets - 1)), not {self.max_resource!r}"
         )
-        return [Problem("scheduler.settings.max_resource", text)]
+        return [Problem(SETTINGS + "max_resource", text)]
 
 
-def survives(value: float, entries: Sequence[float], reduction_factor: float) -> bool:
-    """Return whether a value is good enough to pass a rung.
+@dataclass
+class _Climb:
+    """How far a trial that has not ended has got.
 
-    Args:
-        value: Lower is better; one of ``entries``.
-        entries: All values at the rung so far, in ascending order.
-        reduction_factor: One of so many passes.
+    Attributes:
+        bracket: From 0.
+        reached: Rungs of the bracket that it has reached.
+        waits: It was paused at the last of them and has not reported since.
     """
-    better = bisect_left(entries, value)
-    return better < max(1, math.floor(len(entries) / reduction_factor))
 
-
-def rungs_reached(
-    used: float, first: float, max_resource: float | None, reduction_factor: float
-) -> int:
-    """Return how many rungs a trial has reached that used so much of the resource.
-
-    Args:
-        used: The resource used.
-        first: Where the lowest rung stands.
-        max_resource: There is no rung here or above; None sets no bound.
-        reduction_factor: Ratio between neighbouring rungs.
-    """
-    count = 0
-    level = first
-    while level <= used and (max_resource is None or level < max_resource):
-        count += 1
-        level = first * reduction_factor**count
-    return count
+    bracket: int
+    reached: int = 0
+    waits: bool = False
 
 
 def bracket_of(trial: int, brackets: int, reduction_factor: float) -> int:
@@ -193,20 +233,3 @@ def bracket_of(trial: int, brackets: int, reduction_factor: float) -> int:
             return bracket
         point -= share
     return brackets - 1
-
-
-def _resource(metrics: Mapping[str, Any], name: str) -> float:
-    seen = metrics.get(name)
-    if isinstance(seen, (int, float)) and not isinstance(seen, bool) and math.isfinite(seen):
-        return seen
-    if name in metrics:
-        raise BadMetric(
-            FailureKind.METRIC_NOT_NUMBER,
-            f"metric '{name}', the scheduler's resource, has to be a finite number, not {seen!r}",
-        )
-    reported = ", ".join(sorted(metrics)) or "nothing"
-    raise BadMetric(
-        FailureKind.METRIC_MISSING,
-        f"metric '{name}', the scheduler's resource, has to come with or before the objective; "
-        f"reported: {reported}{did_you_mean(name, metrics)}",
-    )

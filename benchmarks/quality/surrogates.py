@@ -18,7 +18,7 @@ from .tasks import Evaluation, Problem
 class _Scenario:
     """How a surrogate is asked: its inputs and outputs in order, and which of them mean what.
 
-    ``scale`` turns the usual output into shares; ``fidelity`` is held at its upper bound.
+    ``scale`` turns the usual output into shares; ``fidelity`` is at its upper bound in a full job.
     """
 
     numbers: tuple[str, ...]
@@ -111,7 +111,7 @@ _LEAST_SECONDS = 1e-3
 
 
 class Surrogate(Problem):
-    """A YAHPO Gym scenario on one data set, at full fidelity.
+    """A YAHPO Gym scenario on one data set.
 
     Args:
         data: Folder with a folder a scenario: ``model.onnx``, ``encoding.json`` and
@@ -119,6 +119,9 @@ class Surrogate(Problem):
         scenario: ``lcbench``, ``rbv2_xgboost`` or ``rbv2_rpart``.
         instance: Number of the data set.
         output: What to optimise; None for the accuracy.
+
+    Attributes:
+        full: The fidelity of a full job.
 
     Source: Pfisterer et al. 2022, arXiv:2109.03670.
     """
@@ -135,13 +138,19 @@ class Surrogate(Problem):
         if instance not in self._codes[self._scenario.instance]:
             raise ValueError(f"scenario {scenario!r} has no instance {instance!r}")
         described = json.loads((folder / "config_space.json").read_text())
-        self._full = _upper_bound(described, self._scenario.fidelity)
+        self.full = _upper_bound(described, self._scenario.fidelity)
         held = (self._scenario.instance, self._scenario.fidelity, "repl")
         self.space = Space(_axes(described, held))
 
     def evaluate_many(self, configs: Sequence[Config]) -> list[Evaluation]:
         """Return what is true of each config."""
-        outputs = self._session.run(None, self._inputs(configs))[0].astype(float)
+        return self.evaluate_at(configs, [self.full] * len(configs))
+
+    def evaluate_at(
+        self, configs: Sequence[Config], fidelities: Sequence[float]
+    ) -> list[Evaluation]:
+        """Return what is true of each config at a fidelity of its own."""
+        outputs = self._session.run(None, self._inputs(configs, fidelities))[0].astype(float)
         names = self._scenario.outputs
         values = outputs[:, names.index(self._output)]
         if self._output not in _SMALL_IS_GOOD:
@@ -152,14 +161,11 @@ class Surrogate(Problem):
         pairs = zip(values, seconds, strict=True)
         return [Evaluation(float(value), seconds=float(took)) for value, took in pairs]
 
-    def _inputs(self, configs: Sequence[Config]) -> dict[str, Any]:
+    def _inputs(self, configs: Sequence[Config], fidelities: Sequence[float]) -> dict[str, Any]:
         """Return the surrogate's inputs; what is not there is 0 or its own code."""
-        held = {
-            self._scenario.instance: self._instance,
-            self._scenario.fidelity: self._full,
-            "repl": _REPETITIONS,
-        }
-        full = [{**config, **held} for config in configs]
+        held = {self._scenario.instance: self._instance, "repl": _REPETITIONS}
+        pairs = zip(configs, fidelities, strict=True)
+        full = [{**config, **held, self._scenario.fidelity: at} for config, at in pairs]
         numbers = [[one.get(name, 0) for name in self._scenario.numbers] for one in full]
         texts = [
             [self._codes[name][str(one.get(name, "#na#"))] for name in self._scenario.texts]
