@@ -31,20 +31,38 @@ def places(standings: Sequence[Standing]) -> list[Place]:
 
 def _fronts(standings: Sequence[Standing]) -> list[list[int]]:
     """Return the indices of each front, the best front first."""
-    beats = np.array([[_dominates(a, b) for b in standings] for a in standings], dtype=bool)
-    left = np.ones(len(standings), dtype=bool)
+    alike: dict[float, list[int]] = {}
+    for i, standing in enumerate(standings):
+        alike.setdefault(standing.violation, []).append(i)
+    # Every trial dominates all those that violate more.
+    return [
+        [group[i] for i in front]
+        for group in (alike[violation] for violation in sorted(alike))
+        for front in _layers(np.array([standings[i].values for i in group], dtype=float))
+    ]
+
+
+def _layers(values: npt.NDArray[np.float64]) -> list[list[int]]:
+    """Return the fronts of points by their values alone.
+
+    Args:
+        values: Shape (n, goals); lower is better.
+    """
+    beats = np.ones((len(values), len(values)), dtype=bool)
+    for column in values.T:
+        beats &= column[:, None] <= column
+    # Points that are nowhere worse than one another are equal.
+    beats &= ~beats.T
+    beaten_by = beats.sum(axis=0)
+    left = len(values)
     found = []
-    while left.any():
-        front = left & ~beats[left].any(axis=0)
-        found.append([int(i) for i in np.flatnonzero(front)])
-        left &= ~front
+    while left:
+        front = np.flatnonzero(beaten_by == 0)
+        found.append(front.tolist())
+        left -= len(front)
+        beaten_by -= beats[front].sum(axis=0)
+        beaten_by[front] = -1
     return found
-
-
-def _dominates(a: Standing, b: Standing) -> bool:
-    if a.violation != b.violation:
-        return a.violation < b.violation
-    return a.values != b.values and all(x <= y for x, y in zip(a.values, b.values, strict=True))
 
 
 def _crowding(front: Sequence[tuple[float, ...]]) -> npt.NDArray[np.float64]:

@@ -13,11 +13,11 @@ import numpy as np
 from raytune_hpo.errors import Problem, SpecError, did_you_mean
 from raytune_hpo.objective import BadMetric, Objective
 from raytune_hpo.schedulers.base import Decision, Drop, Fork, Move, Resume
+from raytune_hpo.schedulers.halving import SETTINGS, entry_of, used_by, wrong_numbers
 from raytune_hpo.space import SearchSpace
-from raytune_hpo.standing import Standing, standing
+from raytune_hpo.standing import Standing
 from raytune_hpo.trial import Config, FailureKind, Outcome, Result, TrialState
 
-_WHERE = "scheduler.settings."
 _FAILURES_IN_A_ROW = 3
 """So many members that fail before their next interval are replaced one after the other."""
 _NO_CHECKPOINT = (
@@ -33,7 +33,6 @@ class Member:
 
     Attributes:
         config: What it runs with.
-        parent: Trial that it was forked from, or None.
         born: Interval at whose end it began.
         inherited: How good its parent was there; None without a parent.
         passed: Intervals at whose end it has been so far, its ancestors' included.
@@ -43,7 +42,6 @@ class Member:
     """
 
     config: Config
-    parent: int | None = None
     born: int = 0
     inherited: Standing | None = None
     passed: int = 0
@@ -154,7 +152,6 @@ class Population(ABC):
         source = self.members[parent]
         self.members[trial] = Member(
             config,
-            parent,
             born=source.passed,
             inherited=source.standing_at(source.passed),
             passed=source.passed,
@@ -168,7 +165,7 @@ class Population(ABC):
             BadMetric: The trial has no checkpoint there, or the metric named by ``resource`` was
                 not reported as a number.
         """
-        used = self._used(result)
+        used = used_by(result, self.resource)
         if self.max_resource is not None and used >= self.max_resource:
             return Decision.COMPLETE
         member = self.members[result.trial]
@@ -181,11 +178,7 @@ class Population(ABC):
             raise BadMetric(FailureKind.NO_CHECKPOINT, text)
         is_first = member.passed == 0
         member.passed = passed
-        reached = standing(
-            self.objective, Outcome(TrialState.RUNNING, result.values, result.violations)
-        )
-        assert reached is not None
-        member.standings[passed] = reached
+        member.standings[passed] = entry_of(self.objective, result)
         if is_first or self._ahead(member):
             return Decision.PAUSE
         return Decision.STOP if self._replaceable(result.trial) else Decision.CONTINUE
@@ -277,36 +270,28 @@ class Population(ABC):
                 found.append((at, trial))
         return sorted(found)
 
-    def _used(self, result: Result) -> float:
-        if self.resource is None:
-            return result.step
-        return used(result, self.resource)
-
     def _problems(self) -> list[Problem]:
         """Return what is wrong with the settings."""
         problems = []
         if self.objective.multi:
             text = f"{self.name} ranks trials by one goal; use scheduler none for several goals"
             problems.append(Problem("scheduler.algorithm", text))
-        for name in ("interval", "max_resource"):
-            number = getattr(self, name)
-            if number is not None and not (number > 0 and math.isfinite(number)):
-                problems.append(Problem(_WHERE + name, f"must be above 0, not {number!r}"))
+        problems += wrong_numbers(interval=self.interval, max_resource=self.max_resource)
         if not 0 <= self.burn_in < math.inf:
             text = f"must be a number from 0 on, not {self.burn_in!r}"
-            problems.append(Problem(_WHERE + "burn_in", text))
+            problems.append(Problem(SETTINGS + "burn_in", text))
         if not 0 < self.quantile <= 0.5:
             text = f"must be above 0 and at most 0.5, not {self.quantile!r}"
-            problems.append(Problem(_WHERE + "quantile", text))
+            problems.append(Problem(SETTINGS + "quantile", text))
         return problems + self._fixed_problems()
 
     def _fixed_problems(self) -> list[Problem]:
         if isinstance(self.fixed, str) or not isinstance(self.fixed, Collection):
             text = f"must be a list of parameters, not {self.fixed!r}"
-            return [Problem(_WHERE + "fixed", text)]
+            return [Problem(SETTINGS + "fixed", text)]
         return [
             Problem(
-                _WHERE + "fixed",
+                SETTINGS + "fixed",
                 f"'{name}' is no parameter{did_you_mean(str(name), self.space.parameters)}",
             )
             for name in self.fixed
@@ -318,27 +303,4 @@ def share_problem(name: str, share: float) -> list[Problem]:
     """Return the problem that a setting is no share from 0 to 1, or none."""
     if 0 <= share <= 1:
         return []
-    return [Problem(_WHERE + name, f"must be from 0 to 1, not {share!r}")]
-
-
-def used(result: Result, resource: str) -> float:
-    """Return how much of a resource a trial has used, by its metric.
-
-    Raises:
-        BadMetric: It was not reported as a finite number.
-    """
-    seen = result.metrics.get(resource)
-    if isinstance(seen, int | float) and not isinstance(seen, bool) and math.isfinite(seen):
-        return seen
-    if resource in result.metrics:
-        raise BadMetric(
-            FailureKind.METRIC_NOT_NUMBER,
-            f"metric '{resource}', the scheduler's resource, has to be a finite number, "
-            f"not {seen!r}",
-        )
-    reported = ", ".join(sorted(result.metrics)) or "nothing"
-    raise BadMetric(
-        FailureKind.METRIC_MISSING,
-        f"metric '{resource}', the scheduler's resource, has to come with or before the objective; "
-        f"reported: {reported}{did_you_mean(resource, result.metrics)}",
-    )
+    return [Problem(SETTINGS + name, f"must be from 0 to 1, not {share!r}")]

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.objective import Objective
@@ -28,18 +29,18 @@ class Bracket:
     """Trials that are compared with one another at each rung, once all of them are there.
 
     Of n members at a rung the best ``max(1, floor(n / reduction_factor))`` are the members at the
-    next one; of failed ones none is.
+    next one, but none that failed.
 
     Args:
-        number: Of the bracket, from 0.
-        size: Trials that it takes; lowered to the trials that it has to close it.
-        levels: Where the rungs stand, in ascending order; above the last one nobody is cut.
+        number: From 0.
+        size: Trials that it takes.
+        levels: Where the rungs stand, in ascending order; beyond the last one nobody is cut.
         reduction_factor: Of so many trials one passes a rung.
         several_goals: Rank by non-dominated front and crowding distance.
 
     Attributes:
         members: Trials that have not been cut, the best at the last rung first.
-        index: The rung that they are to be compared at next.
+        index: Of the rung that they are to be compared at next, from 0.
     """
 
     def __init__(
@@ -52,50 +53,36 @@ class Bracket:
         several_goals: bool,
     ) -> None:
         self.number = number
-        self.size = size
         self.levels = levels
         self.members: list[int] = []
         self.index = 0
+        self._size = size
         self._reduction_factor = reduction_factor
         self._several_goals = several_goals
         self._entries: list[dict[int, Standing]] = [{} for _ in levels]
 
     @property
     def full(self) -> bool:
-        """Whether no trial is to come any more."""
-        return self.index > 0 or len(self.members) >= self.size
+        """Whether it takes no more trials."""
+        return self.index > 0 or len(self.members) >= self._size
 
-    def enter(self, trial: int, rungs: int, entry: Standing) -> bool:
-        """Take in a trial's entry at each of the lowest rungs where it has none yet.
-
-        Returns:
-            Whether there was such a rung.
-        """
-        new = [entries for entries in self._entries[:rungs] if trial not in entries]
-        for entries in new:
-            entries[trial] = entry
-        self.advance()
-        return bool(new)
+    def enter(self, trial: int, rungs: range, entry: Standing) -> None:
+        """Take in a trial's entry at some rungs."""
+        for index in rungs:
+            self._entries[index][trial] = entry
+        self._advance()
 
     def close(self) -> None:
         """Take no more trials."""
-        self.size = min(self.size, len(self.members))
-        self.advance()
+        if not self.full:
+            self._size = len(self.members)
+            self._advance()
 
     def closed(self) -> Bracket:
-        """Return what the bracket would be if it took no more trials."""
+        """Return what it would be if it took no more trials."""
         bracket = copy.copy(self)
         bracket.close()
         return bracket
-
-    def advance(self) -> None:
-        """Cut the members at each rung where all of them are."""
-        while self.full and self.index < len(self.levels):
-            entries = self._entries[self.index]
-            if not entries.keys() >= set(self.members):
-                return
-            self.members = self._passing({trial: entries[trial] for trial in self.members})
-            self.index += 1
 
     def fate(self, trial: int) -> Decision:
         """Return what a trial is to do: go on, wait for others, or be cut short."""
@@ -105,6 +92,15 @@ class Bracket:
             return Decision.CONTINUE
         return Decision.PAUSE
 
+    def _advance(self) -> None:
+        """Cut the members at each rung where all of them are."""
+        while self.full and self.index < len(self.levels):
+            there = self._entries[self.index]
+            if not all(trial in there for trial in self.members):
+                return
+            self.members = self._passing({trial: there[trial] for trial in self.members})
+            self.index += 1
+
     def _passing(self, entries: Mapping[int, Standing]) -> list[int]:
         count = max(1, math.floor(len(entries) / self._reduction_factor))
         best = ranked(entries, several_goals=self._several_goals)[:count]
@@ -112,11 +108,11 @@ class Bracket:
 
 
 class SynchronousHalving(ABC):
-    """Fills brackets with trials in their order, one bracket after the other.
+    """Fills brackets with trials in the order of their numbers, one bracket after the other.
 
-    A bracket's trials are paused at each rung until all of them are there or have ended. Then the
-    best go on and the others are dropped. Meanwhile trials of the next bracket start. When no more
-    trials follow, the last bracket is decided with those that it has.
+    A bracket's trials wait, paused, at each rung until all of them are there or have ended. Then
+    the best go on and the others are dropped. Meanwhile trials of the next bracket may start. When
+    no more trials follow, the last bracket is decided with those that it has.
 
     A trial that ends by itself stands with its last value at all rungs that it did not reach; one
     that ends otherwise is the worst there.
@@ -134,12 +130,11 @@ class SynchronousHalving(ABC):
         self.max_resource = max_resource
         self.reduction_factor = reduction_factor
         self._last: Bracket | None = None
-        self._brackets: dict[int, Bracket] = {}
-        self._waiting: set[int] = set()
+        self._climbs: dict[int, _Climb] = {}
 
     @abstractmethod
     def shape(self, number: int) -> tuple[int, Sequence[float]]:
-        """Return how many trials a bracket takes, and where its rungs stand.
+        """Return how many trials a bracket takes and where its rungs stand, in ascending order.
 
         Args:
             number: Of the bracket, from 0.
@@ -148,30 +143,173 @@ class SynchronousHalving(ABC):
     def on_trial(self, trial: int, config: Config, parent: int | None) -> None:
         """Assign the trial to the bracket that is being filled."""
         if self._last is None or self._last.full:
-            number = 0 if self._last is None else self._last.number + 1
-            several = self.objective.multi
-            shape = self.shape(number)
-            self._last = Bracket(number, *shape, self.reduction_factor, several_goals=several)
+            self._last = self._bracket(0 if self._last is None else self._last.number + 1)
         self._last.members.append(trial)
-        self._brackets[trial] = self._last
+        self._climbs[trial] = _Climb(self._last)
 
     def on_result(self, result: Result) -> Decision:
-        """Let the trial wait at a rung that this report reaches first, or decide there.
+        """Let the trial wait if this report is the first at a rung or beyond.
+
+        The last one of its bracket to come there goes on, or is stopped, at once.
 
         Raises:
             BadMetric: The metric named by ``resource`` was not reported as a number.
         """
         used = used_by(result, self.resource)
-        bracket = self._brackets[result.trial]
-        if result.trial in self._waiting:
-            # It was resumed: the bracket has been decided.
-            self._waiting.remove(result.trial)
+        climb = self._climbs[result.trial]
+        bracket = climb.bracket
+        if climb.waits:
+            # It was resumed, so the bracket was decided with the trials that it had.
+            climb.waits = False
             bracket.close()
-        rungs = bisect_right(bracket.levels, used)
-        new = bracket.enter(result.trial, rungs, entry_of(self.objective, result))
+        rungs = range(climb.reached, bisect_right(bracket.levels, used))
+        if rungs:
+            climb.reached = rungs.stop
+            bracket.enter(result.trial, rungs, entry_of(self.objective, result))
         if self.max_resource is not None and used >= self.max_resource:
             return Decision.COMPLETE
-        decision = bracket.fate(result.trial) if new else Decision.CONTINUE
-        if decision is Decision.PAUSE:
-            self._waiting.add(result.trial)
+        decision = bracket.fate(result.trial) if rungs else Decision.CONTINUE
+        climb.waits = decision is Decision.PAUSE
         return decision
+
+    def on_end(self, trial: int, outcome: Outcome) -> None:
+        """Enter the trial at all rungs that it did not reach, so that nobody waits for it."""
+        climb = self._climbs.pop(trial)
+        if climb.waits and outcome.state is TrialState.PRUNED:
+            # It was dropped, so the bracket was decided with the trials that it had.
+            climb.bracket.close()
+        ended_itself = outcome.state is TrialState.COMPLETED
+        entry = standing(self.objective, outcome) if ended_itself else None
+        rungs = range(climb.reached, len(climb.bracket.levels))
+        climb.bracket.enter(trial, rungs, entry or FAILED)
+
+    def next_move(self, paused: Sequence[int], *, more: bool) -> Move | None:
+        """Return that a trial which was cut is dropped; then, that one which was not goes on.
+
+        The oldest bracket comes first, and of its trials the best.
+        """
+        now: dict[int, Bracket] = {}
+        going: list[tuple[int, int, int]] = []
+        for trial in paused:
+            bracket = self._climbs[trial].bracket
+            if bracket.number not in now:
+                now[bracket.number] = bracket if more else bracket.closed()
+            fate = now[bracket.number].fate(trial)
+            if fate is Decision.STOP:
+                return Drop(trial)
+            if fate is Decision.CONTINUE:
+                rank = now[bracket.number].members.index(trial)
+                going.append((bracket.number, rank, trial))
+        return Resume(min(going)[-1]) if going else None
+
+    def _bracket(self, number: int) -> Bracket:
+        size, levels = self.shape(number)
+        several_goals = self.objective.multi
+        return Bracket(number, size, levels, self.reduction_factor, several_goals=several_goals)
+
+
+class Sha(SynchronousHalving):
+    """Runs successive halving on ``size`` trials, and then on the next ones.
+
+    The rungs stand at ``min_resource * reduction_factor ** k`` for k = 0, 1, ..., below
+    ``max_resource``, where a trial is complete. The trials of a bracket wait, paused, at each rung
+    until all of them are there or have ended. Then the best ``max(1, floor(n / reduction_factor))``
+    of the n go on and the others are dropped. Meanwhile trials of the next bracket start, so no
+    worker is idle. When no more trials follow, the last bracket is decided with those that it has.
+
+    A trial that ends by itself stands with its last value at all rungs that it did not reach; one
+    that fails is the worst there. With several goals trials rank by front and crowding distance,
+    and those that violate constraints behind all others.
+
+    Args:
+        objective: One goal or several, with or without constraints.
+        resource: The metric that counts what a trial has used, such as ``epoch``; None counts its
+            reports with an objective value.
+        min_resource: Where the lowest rung stands.
+        max_resource: Trials are complete here; None lets the best of a bracket run to its own end.
+        reduction_factor: Of so many trials one passes a rung.
+        size: Trials of a bracket; None for as many as leave one at ``max_resource``: with rungs at
+            1, 3, 9 and 27 these are 81.
+
+    Raises:
+        SpecError: When settings are out of range, or neither ``max_resource`` nor ``size`` is
+            given.
+
+    Source: Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2020, arXiv:1810.05934,
+    Algorithm 1.
+
+    Example:
+        >>> from raytune_hpo.objective import Objective
+        >>> from raytune_hpo.space import Float, SearchSpace
+        >>> sha = Sha(SearchSpace({"x": Float(0, 1)}), Objective.of("loss"), seed=1, size=3)
+        >>> for trial in range(3):
+        ...     sha.on_trial(trial, {"x": 0.5}, None)
+        >>> [sha.on_result(Result(trial, 1, (loss,))).value for trial, loss in enumerate([3, 1, 2])]
+        ['pause', 'pause', 'stop']
+        >>> sha.next_move([0, 1], more=True), sha.next_move([1], more=True)
+        (Drop(trial=0), Resume(trial=1))
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        seed: int,
+        *,
+        resource: str | None = None,
+        min_resource: float = 1,
+        max_resource: float | None = None,
+        reduction_factor: float = 3,
+        size: int | None = None,
+    ) -> None:
+        super().__init__(objective, resource, max_resource, reduction_factor)
+        self.min_resource = min_resource
+        problems = wrong_numbers(
+            min_resource=min_resource,
+            max_resource=max_resource,
+            reduction_factor=reduction_factor,
+        ) + wrong_counts(size=size)
+        problems = problems or _no_room(min_resource, max_resource, size)
+        if problems:
+            raise SpecError(problems)
+        self.levels = self._levels(size)
+        self.size = size or math.ceil(reduction_factor ** len(self.levels) - 1e-9)
+
+    def shape(self, number: int) -> tuple[int, Sequence[float]]:
+        """Return ``size`` and ``levels``: all brackets are alike."""
+        return self.size, self.levels
+
+    def _levels(self, size: int | None) -> list[float]:
+        """Return where the rungs stand; without a maximum, those that leave one trial."""
+        levels: list[float] = []
+        level, left = self.min_resource, size or 1
+        while left > 1 if self.max_resource is None else level < self.max_resource:
+            levels.append(level)
+            level = self.min_resource * self.reduction_factor ** len(levels)
+            left = math.floor(left / self.reduction_factor)
+        return levels
+
+
+@dataclass
+class _Climb:
+    """How far a trial that has not ended has got.
+
+    Attributes:
+        bracket: That it belongs to.
+        reached: Rungs of the bracket that it has reached.
+        waits: It was paused at the last of them and has not reported since.
+    """
+
+    bracket: Bracket
+    reached: int = 0
+    waits: bool = False
+
+
+def _no_room(min_resource: float, max_resource: float | None, size: int | None) -> list[Problem]:
+    """Return the problem that there is no rung, or that their number is open."""
+    text = None
+    if max_resource is None and size is None:
+        text = "must be given, or else size: they say how many rungs there are"
+    elif max_resource is not None and max_resource <= min_resource:
+        text = f"must be above min_resource, which is {min_resource:g}, not {max_resource!r}"
+    return [] if text is None else [Problem(SETTINGS + "max_resource", text)]

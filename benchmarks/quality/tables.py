@@ -76,7 +76,7 @@ class _Part:
             (f"Regret by task at {self.at[-1]}", self._tasks()),
             ("Tuner's CPU milliseconds a trial, median over runs", self._cost()),
         ]
-        return "\n\n".join(f"{title}\n\n{_table(rows, markdown)}" for title, rows in tables)
+        return "\n\n".join(f"{title}\n\n{table(rows, markdown)}" for title, rows in tables)
 
     def _overview(self) -> Rows:
         last = self.cells[self.at[-1]]
@@ -161,7 +161,8 @@ def _interval(interval: Interval, digits: int = 4) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _table(rows: Rows, markdown: bool) -> str:
+def table(rows: Rows, markdown: bool) -> str:
+    """Return rows as a table, the first being its head."""
     if markdown:
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])

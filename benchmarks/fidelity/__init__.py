@@ -1,0 +1,1 @@
+"""How fast tuners are that stop trials early: tasks, tuners, a simulation and the scoring."""
