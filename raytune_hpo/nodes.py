@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import ray
 
 _CONNECT_S = 2.0
+_MOMENT_S = 0.5
 
 
 def resources() -> list[dict[str, float]]:
@@ -36,5 +38,16 @@ def is_lost(node_id: str) -> bool:
     for node in ray.nodes():
         if node["NodeID"] == node_id:
             there = (node["NodeManagerAddress"], node["NodeManagerPort"])
-            return not node["Alive"] or not answers(there)
+            return not node["Alive"] or _stops_answering(there)
     return True
+
+
+def _stops_answering(server: tuple[str, int]) -> bool:
+    """Return whether nobody listens there, now or in a moment.
+
+    What goes with a machine does not go at once: its workers may be gone while its daemon still
+    answers.
+    """
+    if answers(server):
+        time.sleep(_MOMENT_S)
+    return not answers(server)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -34,15 +34,33 @@ def report(
         markdown: Whether tables are Markdown's.
     """
     curves = regrets(records, references)
-    parts = []
+    parts, seen = [], {}
     for workers, budget in sorted({(key.workers, key.budget) for key in curves}):
         mine = {k: c for k, c in curves.items() if (k.workers, k.budget) == (workers, budget)}
         points = [n for n in at if n <= budget] or [budget]
         part = _Part(mine, records, points, against, searchers)
         if part.names:
+            seen[workers, budget] = part
             title = f"{workers} worker{'s' * (workers > 1)}, {budget} trials"
             parts.append(f"{'## ' * markdown}{title}\n\n{part.text(markdown=markdown)}")
+    parts += [
+        f"{'## ' * markdown}{title}\n\n{_table(rows, markdown)}" for title, rows in _losses(seen)
+    ]
     return "\n\n".join(parts)
+
+
+def _losses(parts: Mapping[tuple[int, int], _Part]) -> Iterator[tuple[str, Rows]]:
+    """Yield a title and the tuners' regret over that of their own runs with one worker."""
+    for (workers, budget), part in parts.items():
+        alone = parts.get((1, budget))
+        if workers == 1 or alone is None:
+            continue
+        rows = [["tuner", "mean", "geometric"]]
+        for name in part.names:
+            cells = [p.cells[p.at[-1]].get(name, {}) for p in (part, alone)]
+            quotients = [ratio(*cells, geometric=geometric) for geometric in (False, True)]
+            rows.append([name, *("-" if q is None else _interval(q, 2) for q in quotients)])
+        yield f"Regret at {part.at[-1]}: {workers} workers over 1 worker", rows
 
 
 class _Part:

@@ -486,6 +486,15 @@ def test_the_report_shows_who_it_is_asked_for_on_the_scale_of_all() -> None:
     assert "\nb " not in text
 
 
+def test_the_report_says_what_several_workers_cost() -> None:
+    alone, many = run_of(8.0, 2.0), run_of(8.0, 4.0)
+    keys = [Key("a", "bbob:f1:d2:i1", 0, workers, 2) for workers in (1, 4)]
+    runs = dict(zip(keys, (Record(keys[0], alone), Record(keys[1], many)), strict=True))
+    text = report(runs, SCALE, at=[2], against=None)
+    assert "Regret at 2: 4 workers over 1 worker" in text
+    assert text.splitlines()[-1].split()[:2] == ["a", "2.00"]
+
+
 def test_the_command_line_runs_and_reports(tmp_path: Path) -> None:
     script, out = str(ROOT / "benchmarks" / "search_quality.py"), str(tmp_path / "r.jsonl")
     tasks = "constrained:gardner,constrained:spring"
