@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from raytune_hpo import fields, parameters, plugins, running
-from raytune_hpo.errors import SpaceError, did_you_mean
+from raytune_hpo.errors import SpaceError, SpecError, did_you_mean
 from raytune_hpo.fields import Finding, Path, seen, wrong
 from raytune_hpo.parameters import Parsed
 from raytune_hpo.space import Constant, Float
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "searchers": ("irace", "pso"),
-    "schedulers": ("bohb", "hyperband", "median", "pb2", "pbt"),
+    "schedulers": ("irace",),
 }
 _OTHER_NAMES = {
     "searchers": {
@@ -29,7 +29,15 @@ _OTHER_NAMES = {
         "optuna": "tpe",
         "randomsearch": "random",
     },
-    "schedulers": {"async_hyperband": "asha", "asynchyperband": "asha", "fifo": "none"},
+    "schedulers": {
+        "async_hyperband": "asha",
+        "asynchyperband": "asha",
+        "earlystopping": "patient",
+        "fifo": "none",
+        "median_stopping": "median",
+        "medianstop": "median",
+        "successive_halving": "sha",
+    },
 }
 TOP_HINTS: Mapping[str, str] = {
     "metric": "write objective: {metric: ..., mode: min}",
@@ -200,8 +208,22 @@ def _placeholder_findings(run: Any, parsed: Parsed) -> Iterator[Finding]:
 
 
 def _scheduler_findings(experiment: Experiment) -> Iterator[Finding]:
-    if experiment.scheduler.algorithm != "none" and len(experiment.objective) > 1:
-        message = f"{experiment.scheduler.algorithm} with several objectives is not supported yet"
+    """Return what a scheduler with settings of the right types says of their values."""
+    plan = experiment.scheduler
+    if plugins.check_settings("schedulers", plan.algorithm, plan.settings):
+        return
+    space, objectives = experiment.search_space, experiment.objectives
+    try:
+        plugins.make_scheduler(plan.algorithm, space, objectives, 0, plan.settings)
+    except SpecError as error:
+        for problem in error.problems:
+            path = tuple(problem.path.split("."))
+            # A setting that is missing stands nowhere.
+            there = path[-1] in plan.settings or path[-1] == "algorithm"
+            message = problem.message if there else f"{path[-1]} {problem.message}"
+            yield Finding(path if there else ("scheduler",), message)
+    if plan.algorithm in plugins.POPULATIONS and experiment.trials is None:
+        message = f"{plan.algorithm} needs trials, the size of its population"
         yield Finding(("scheduler", "algorithm"), message)
 
 

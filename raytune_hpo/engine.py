@@ -697,7 +697,9 @@ class Engine:
     def _no_more_trials(self) -> tuple[str, str] | None:
         budget = self.state.budget
         if not self._allowed(budget):
-            return "trials", f"all {len(self.state.trials)} trials are done"
+            forks = len(self.state.trials) - self.state.proposed
+            beside = f", and {forks} forked from them" if forks else ""
+            return "trials", f"all {self.state.proposed} trials are done{beside}"
         if self._exhausted:
             return "exhausted", "every config of the search space has been tried"
         return None

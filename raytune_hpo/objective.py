@@ -14,6 +14,7 @@ from raytune_hpo.expression import Expression, ExpressionValueError, MissingName
 from raytune_hpo.trial import FailureKind
 
 Mode = Literal["min", "max"]
+At = Literal["last", "best", "mean"]
 Candidate = tuple[int, tuple[float, ...], tuple[float, ...]]
 """Number, values and violations of a trial."""
 
@@ -39,7 +40,7 @@ class Goal:
         mode: ``min`` or ``max``.
         name: The metric's name, or the expression's text.
         target: The run may end once the value is as good as this, or None.
-        at: Whether a trial's last or best report counts.
+        at: Whether a trial's last report, its best one or the mean of all counts.
 
     Raises:
         SpecError: The mode is neither ``min`` nor ``max``, or the target is not finite.
@@ -54,7 +55,7 @@ class Goal:
     mode: Mode
     name: str
     target: float | None = None
-    at: Literal["last", "best"] = "last"
+    at: At = "last"
 
     def __post_init__(self) -> None:
         problems = []
@@ -118,6 +119,38 @@ class Constraint:
             over = math.copysign(sys.float_info.max, over)
         strict = self.sign in ("<", ">")
         return math.nextafter(0.0, 1.0) if strict and over == 0 else over
+
+
+class StepMean:
+    """The mean of a trial's reports, each step counted once however often it is reported.
+
+    Attributes:
+        steps: How many are counted.
+
+    Example:
+        >>> mean = StepMean()
+        >>> [mean.take(step, (value,)) for step, value in [(1, 2.0), (2, 4.0), (1, 9.0)]]
+        [(2.0,), (3.0,), (3.0,)]
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._last = 0
+        self._mean: tuple[float, ...] = ()
+
+    def take(self, step: int, values: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the mean with a report.
+
+        Args:
+            step: Of the report. Steps come in order, except that some may come again.
+            values: Finite numbers, always as many.
+        """
+        if step > self._last:
+            self.steps, self._last = self.steps + 1, step
+            # In this form nothing overflows, and the mean of equal numbers is exact.
+            pairs = zip(self._mean or values, values, strict=True)
+            self._mean = tuple(m + (v / self.steps - m / self.steps) for m, v in pairs)
+        return self._mean
 
 
 class Objective:
@@ -285,10 +318,12 @@ def _plain(value: Any) -> Any:
 
 
 __all__ = [
+    "At",
     "BadMetric",
     "Constraint",
     "Goal",
     "MissingName",
     "Mode",
     "Objective",
+    "StepMean",
 ]

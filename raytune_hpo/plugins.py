@@ -48,10 +48,23 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
     "schedulers": {
         "asha": "raytune_hpo.schedulers.asha:Asha",
+        "bohb": "raytune_hpo.schedulers.hyperband:Bohb",
+        "hyperband": "raytune_hpo.schedulers.hyperband:Hyperband",
+        "median": "raytune_hpo.schedulers.median:Median",
         "none": "raytune_hpo.schedulers.none:NoScheduler",
+        "patient": "raytune_hpo.schedulers.patient:Patient",
+        "pb2": "raytune_hpo.schedulers.pb2:Pb2",
+        "pbt": "raytune_hpo.schedulers.pbt:Pbt",
+        "pbt_replay": "raytune_hpo.schedulers.replay:PbtReplay",
+        "percentile": "raytune_hpo.schedulers.percentile:Percentile",
+        "sha": "raytune_hpo.schedulers.sha:Sha",
+        "threshold": "raytune_hpo.schedulers.threshold:Threshold",
     },
     "launchers": {},
 }
+
+POPULATIONS = frozenset({"pbt", "pb2"})
+"""Schedulers that search by themselves, once there is a population."""
 
 _GIVEN = {"searchers": 3, "schedulers": 3, "launchers": 0}
 """How many parameters of a plug-in class come before its settings."""
@@ -203,6 +216,8 @@ def auto_searcher(
     count = space.cardinality
     if count is not None and trials is not None and count <= trials:
         return "grid", f"the space has {count} configs and the budget is {trials} trials"
+    if scheduler in POPULATIONS:
+        return "sobol", f"{scheduler} begins with trials that cover the space evenly"
     if scheduler != "none" and not objective.multi:
         return "bohb", f"{scheduler} stops trials early, and it learns from each rung by itself"
     return AUTO, "bo, and tpe every third time while bo finds nothing better"

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -16,7 +16,7 @@ from raytune_hpo import checks, fields, section
 from raytune_hpo.errors import ExpressionError
 from raytune_hpo.expression import Expression
 from raytune_hpo.fields import Finding, seen, wrong
-from raytune_hpo.objective import Constraint, Goal, Objective
+from raytune_hpo.objective import At, Constraint, Goal, Objective
 from raytune_hpo.running import looks_secret
 from raytune_hpo.section import Section
 
@@ -146,8 +146,8 @@ class ObjectiveItem(Section):
     target: fields.Number | None = Field(
         default=None, description="The run ends once this is reached."
     )
-    at: Annotated[Literal["last", "best"], BeforeValidator(fields.one_of("last", "best"))] = Field(
-        default="last", description="Which of a trial's reports counts."
+    at: Annotated[At, BeforeValidator(fields.one_of(*get_args(At)))] = Field(
+        default="last", description="Which of a trial's reports counts, or the mean of all."
     )
 
     @classmethod

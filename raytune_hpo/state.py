@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 from raytune_hpo.errors import JournalError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
-from raytune_hpo.objective import Objective
+from raytune_hpo.objective import Objective, StepMean
 from raytune_hpo.trial import Config, Failure, FailureKind, Outcome, TrialState
 
 VERSION = 1
@@ -189,6 +190,7 @@ class RunState:
         self._before_session_t = self._last_t = 0.0
         self.failed = self.proposed = 0
         self._best: list[int] = []
+        self._means: dict[int, tuple[StepMean, StepMean]] = {}
         self.since_best = 0
 
     @classmethod
@@ -312,9 +314,15 @@ class RunState:
         if parent is None:
             self.proposed += 1
         elif record["checkpoint"] is not None:
+            self._inherit(trial, self.trials[parent])
             trial.checkpoints[record["checkpoint"]] = record["step"]
         self.trials[trial.number] = trial
         self.unfinished[trial.number] = trial
+
+    def _inherit(self, trial: TrialRecord, parent: TrialRecord) -> None:
+        """Begin a fork as good as its parent: it may be at its own end, and report nothing more."""
+        trial.metrics.update(parent.metrics)
+        trial.values, trial.violations = parent.values, parent.violations
 
     def _start(self, record: Record) -> None:
         trial = self.trials[record["trial"]]
@@ -345,7 +353,14 @@ class RunState:
     def _take_values(
         self, trial: TrialRecord, values: tuple[float, ...], violations: tuple[float, ...]
     ) -> None:
-        keep_best = self.objective.goals[0].at == "best" and trial.values is not None
+        at = self.objective.goals[0].at
+        if at == "mean":
+            mean, mean_violation = self._means.setdefault(trial.number, (StepMean(), StepMean()))
+            values = mean.take(trial.step, values)
+            # Infinity stands for a constraint whose metrics have not been reported yet.
+            if all(map(math.isfinite, violations)):
+                violations = mean_violation.take(trial.step, violations)
+        keep_best = at == "best" and trial.values is not None
         if keep_best and _rank(self.objective, trial) <= _rank_of(
             self.objective, values, violations
         ):
@@ -382,14 +397,22 @@ class RunState:
         self.since_best += 1
         if not trial.feasible:
             return
+        rivals = [*self._best, trial.number]
+        # Means of fewer reports than others do not compare with theirs.
+        most = max(map(self._averaged, rivals))
         candidates = [
             (number, self.trials[number].values or (), self.trials[number].violations)
-            for number in sorted([*self._best, trial.number])
+            for number in sorted(rivals)
+            if self._averaged(number) == most
         ]
         best = self.objective.best(candidates)
         if trial.number in best:
             self.since_best = 0
         self._best = best
+
+    def _averaged(self, number: int) -> int:
+        """Return how many reports a trial's value is the mean of; 0 when it is none."""
+        return self._means[number][0].steps if number in self._means else 0
 
     def _finish(self, record: Record) -> None:
         self.finish = Finish(record["t"], record["reason"], record["message"])

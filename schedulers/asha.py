@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,12 +14,13 @@ from raytune_hpo.schedulers.halving import (
     SETTINGS,
     Rung,
     entry_of,
+    stands,
     used_by,
     wrong_counts,
     wrong_numbers,
 )
 from raytune_hpo.space import SearchSpace
-from raytune_hpo.standing import FAILED, Standing, standing
+from raytune_hpo.standing import FAILED, standing
 from raytune_hpo.trial import Config, Outcome, Result, TrialState
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -117,7 +118,7 @@ class Asha:
         """
         used = used_by(result, self.resource)
         climb = self._climbs[result.trial]
-        climb.waits = False
+        self._leave(result.trial, climb)
         before = climb.reached
         while self._level(climb.bracket, climb.reached) <= used:
             climb.reached += 1
@@ -130,14 +131,18 @@ class Asha:
         if not rungs:
             return Decision.CONTINUE
         if self.form == "promote" or (self.form == "auto" and result.checkpoint):
-            climb.waits = rungs[-1].rank(result.trial) >= self._share(rungs[-1])
-            return Decision.PAUSE if climb.waits else Decision.CONTINUE
+            if rungs[-1].rank(result.trial) < self._share(rungs[-1]):
+                return Decision.CONTINUE
+            rungs[-1].wait(result.trial)
+            climb.waits = True
+            return Decision.PAUSE
         survived = (rung.better(result.trial) < max(1, self._share(rung)) for rung in rungs)
         return Decision.CONTINUE if all(survived) else Decision.STOP
 
     def on_end(self, trial: int, outcome: Outcome) -> None:
         """Take in what the end says of the trial; of one that was cut short it says nothing."""
         climb = self._climbs.pop(trial)
+        self._leave(trial, climb)
         entry = standing(self.objective, outcome)
         if outcome.state is TrialState.FAILED:
             for index in range(climb.reached):
@@ -151,25 +156,26 @@ class Asha:
         """Return the promotion of the best paused trial at the highest rung that has one."""
         if not paused:
             return None
-        stands = frozenset(paused)
         for bracket, index in sorted(self._rungs, key=lambda rung: (-sum(rung), rung)):
             rung = self._rungs[bracket, index]
             share = self._share(rung)
-            if share == 0 and not more and not self._runs(bracket, stands):
+            if share == 0 and not more and not self._runs(bracket, paused):
                 share = 1
-            for trial in rung.best(share):
-                if trial in stands and self._waits_at(trial, index):
-                    return Resume(trial)
+            trial = rung.promotable(share, paused)
+            if trial is not None:
+                return Resume(trial)
         return None
 
-    def _waits_at(self, trial: int, index: int) -> bool:
-        climb = self._climbs[trial]
-        return climb.waits and climb.reached == index + 1
+    def _leave(self, trial: int, climb: _Climb) -> None:
+        """Take note that a trial does not wait any more, if it did."""
+        if climb.waits:
+            climb.waits = False
+            self._rung(climb.bracket, climb.reached - 1).leave(trial)
 
-    def _runs(self, bracket: int, paused: Collection[int]) -> bool:
-        """Return whether a trial of the bracket runs."""
+    def _runs(self, bracket: int, paused: Sequence[int]) -> bool:
+        """Return whether a trial of the bracket has neither ended nor stands paused."""
         climbs = self._climbs.items()
-        return any(climb.bracket == bracket and trial not in paused for trial, climb in climbs)
+        return any(c.bracket == bracket and not stands(trial, paused) for trial, c in climbs)
 
     def _level(self, bracket: int, index: int) -> float:
         """Return where a rung stands; infinity when there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raytune_hpo.errors import Problem, did_you_mean
@@ -20,7 +20,7 @@ Ranked = list[tuple[tuple[Any, ...], int]]
 
 
 class Rung:
-    """The entries of trials at one rung and how they rank.
+    """The entries of trials at one rung, how they rank, and which of the trials wait there.
 
     Args:
         several_goals: Rank by non-dominated front and crowding distance.
@@ -31,17 +31,19 @@ class Rung:
         self._standings: dict[int, Standing] = {}
         self._keys: dict[int, tuple[Any, ...]] = {}
         self._ranked: Ranked = []
+        self._waiting: Ranked = []
 
     def __len__(self) -> int:
         return len(self._standings)
 
     def enter(self, trial: int, entry: Standing) -> None:
-        """Take in the entry of a trial, in place of the one that it may have."""
+        """Take in the entry of a trial that does not wait, in place of the one it may have."""
         before = self._standings.get(trial)
         self._standings[trial] = entry
         if self._several_goals:
             self._ranked = ranked(self._standings, several_goals=True)
             self._keys = {trial: key for key, trial in self._ranked}
+            self._waiting = sorted((self._keys[trial], trial) for _, trial in self._waiting)
             return
         if before is not None:
             del self._ranked[bisect_left(self._ranked, (before, trial))]
@@ -56,9 +58,28 @@ class Rung:
         """Return the rank of a trial, from 0; of equal ones the lowest number comes first."""
         return bisect_left(self._ranked, (self._keys[trial], trial))
 
-    def best(self, count: int) -> list[int]:
-        """Return the trials with the lowest ranks, the best first."""
-        return [trial for _, trial in self._ranked[:count]]
+    def wait(self, trial: int) -> None:
+        """Take note that a trial with an entry waits."""
+        insort(self._waiting, (self._keys[trial], trial))
+
+    def leave(self, trial: int) -> None:
+        """Take note that a trial does not wait any more."""
+        del self._waiting[bisect_left(self._waiting, (self._keys[trial], trial))]
+
+    def promotable(self, count: int, paused: Sequence[int]) -> int | None:
+        """Return the best trial that waits, stands paused, and has a rank below ``count``."""
+        for _, trial in self._waiting:
+            if self.rank(trial) >= count:
+                return None
+            if stands(trial, paused):
+                return trial
+        return None
+
+
+def stands(trial: int, paused: Sequence[int]) -> bool:
+    """Return whether a trial is one of the paused ones, which come in ascending order."""
+    place = bisect_left(paused, trial)
+    return place < len(paused) and paused[place] == trial
 
 
 def ranked(entries: Mapping[int, Standing], *, several_goals: bool) -> Ranked:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from raytune_hpo.axes import Axis, Choice, Ordinal
 from raytune_hpo.errors import Problem
@@ -91,6 +92,7 @@ class Pb2(Population):
         fixed: Sequence[str] = (),
     ) -> None:
         self.resample = resample
+        self._threads = ThreadpoolController()
         super().__init__(
             space,
             objective,
@@ -120,7 +122,9 @@ class Pb2(Population):
                 resample=self.resample,
                 fixed=self.fixed,
             )
-        best = self._best(gains, config, interval + 1, rng)
+        # Threads cost more than they gain on matrices of this size.
+        with self._threads.limit(limits=1):
+            best = self._best(gains, config, interval + 1, rng)
         chosen = dict(zip(self._learnt, best, strict=True))
 
         def changed(name: str, axis: Axis) -> Any:

@@ -132,6 +132,7 @@ class Population(ABC):
             raise SpecError(problems)
         self.members: dict[int, Member] = {}
         self._free: list[Place] = []
+        self._planned: Fork | None = None
 
     @abstractmethod
     def explored(self, parent: int, interval: int, rng: np.random.Generator) -> Config:
@@ -145,6 +146,7 @@ class Population(ABC):
 
     def on_trial(self, trial: int, config: Config, parent: int | None) -> None:
         """Take in a new member; a fork takes the place that has been free for longest."""
+        self._planned = None
         if parent is None:
             self.members[trial] = Member(config)
             return
@@ -165,6 +167,7 @@ class Population(ABC):
             BadMetric: The trial has no checkpoint there, or the metric named by ``resource`` was
                 not reported as a number.
         """
+        self._planned = None
         used = used_by(result, self.resource)
         if self.max_resource is not None and used >= self.max_resource:
             return Decision.COMPLETE
@@ -185,6 +188,7 @@ class Population(ABC):
 
     def on_end(self, trial: int, outcome: Outcome) -> None:
         """Free the trial's place if it was replaceable or failed."""
+        self._planned = None
         member = self.members[trial]
         member.alive = False
         if outcome.state is TrialState.PRUNED:
@@ -199,9 +203,11 @@ class Population(ABC):
 
         While there are more of the searcher's trials they come first.
         """
-        fork = self._fork(self._free[0]) if self._free else None
-        if fork is not None or more:
-            return fork
+        if self._free and self._planned is None:
+            # A fork may have to wait, and be asked for many times until it can start.
+            self._planned = self._fork(self._free[0])
+        if self._planned is not None or more:
+            return self._planned
         order = sorted(paused, key=lambda trial: (self.members[trial].passed, trial))
         ready = [trial for trial in order if not self._ahead(self.members[trial])]
         # Those who go on overwrite what forks are to begin with, so they are last.

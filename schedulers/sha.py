@@ -16,6 +16,7 @@ from raytune_hpo.schedulers.halving import (
     SETTINGS,
     entry_of,
     ranked,
+    stands,
     used_by,
     wrong_counts,
     wrong_numbers,
@@ -39,8 +40,7 @@ class Bracket:
         several_goals: Rank by non-dominated front and crowding distance.
 
     Attributes:
-        members: Trials that have not been cut, the best at the last rung first.
-        index: Of the rung that they are to be compared at next, from 0.
+        due: What is to be done with the trials that wait and have been decided on, in this order.
     """
 
     def __init__(
@@ -54,8 +54,11 @@ class Bracket:
     ) -> None:
         self.number = number
         self.levels = levels
-        self.members: list[int] = []
-        self.index = 0
+        self.due: dict[int, Drop | Resume] = {}
+        # Those that have not been cut, the best at the last rung first; the keys alone matter.
+        self._members: dict[int, None] = {}
+        self._waiting: set[int] = set()
+        self._index = 0
         self._size = size
         self._reduction_factor = reduction_factor
         self._several_goals = several_goals
@@ -64,7 +67,11 @@ class Bracket:
     @property
     def full(self) -> bool:
         """Whether it takes no more trials."""
-        return self.index > 0 or len(self.members) >= self._size
+        return self._index > 0 or len(self._members) >= self._size
+
+    def add(self, trial: int) -> None:
+        """Take in a new trial."""
+        self._members[trial] = None
 
     def enter(self, trial: int, rungs: range, entry: Standing) -> None:
         """Take in a trial's entry at some rungs."""
@@ -72,10 +79,19 @@ class Bracket:
             self._entries[index][trial] = entry
         self._advance()
 
+    def wait(self, trial: int) -> None:
+        """Take note that a trial was paused."""
+        self._waiting.add(trial)
+
+    def leave(self, trial: int) -> None:
+        """Take note that a trial that was paused goes on or has ended."""
+        self._waiting.remove(trial)
+        self.due.pop(trial, None)
+
     def close(self) -> None:
         """Take no more trials."""
         if not self.full:
-            self._size = len(self.members)
+            self._size = len(self._members)
             self._advance()
 
     def closed(self) -> Bracket:
@@ -86,25 +102,32 @@ class Bracket:
 
     def fate(self, trial: int) -> Decision:
         """Return what a trial is to do: go on, wait for others, or be cut short."""
-        if trial not in self.members:
+        if trial not in self._members:
             return Decision.STOP
-        if self.index == len(self.levels) or trial not in self._entries[self.index]:
+        if self._index == len(self.levels) or trial not in self._entries[self._index]:
             return Decision.CONTINUE
         return Decision.PAUSE
 
     def _advance(self) -> None:
         """Cut the members at each rung where all of them are."""
-        while self.full and self.index < len(self.levels):
-            there = self._entries[self.index]
-            if not all(trial in there for trial in self.members):
-                return
-            self.members = self._passing({trial: there[trial] for trial in self.members})
-            self.index += 1
+        before = self._index
+        while self.full and self._index < len(self.levels):
+            there = self._entries[self._index]
+            if len(there) < len(self._members) or not there.keys() >= self._members.keys():
+                break
+            self._members = self._passing({trial: there[trial] for trial in self._members})
+            self._index += 1
+        if self._index > before:
+            # Drops come first: they are what shows that a bracket with too few trials was decided.
+            cut = sorted(self._waiting - self._members.keys())
+            going = (trial for trial in self._members if trial in self._waiting)
+            self.due = {trial: Drop(trial) for trial in cut}
+            self.due |= {t: Resume(t) for t in going if self.fate(t) is Decision.CONTINUE}
 
-    def _passing(self, entries: Mapping[int, Standing]) -> list[int]:
+    def _passing(self, entries: Mapping[int, Standing]) -> dict[int, None]:
         count = max(1, math.floor(len(entries) / self._reduction_factor))
         best = ranked(entries, several_goals=self._several_goals)[:count]
-        return [trial for _, trial in best if entries[trial] != FAILED]
+        return dict.fromkeys(trial for _, trial in best if entries[trial] != FAILED)
 
 
 class SynchronousHalving(ABC):
@@ -130,6 +153,7 @@ class SynchronousHalving(ABC):
         self.max_resource = max_resource
         self.reduction_factor = reduction_factor
         self._last: Bracket | None = None
+        self._deciding: dict[int, Bracket] = {}
         self._climbs: dict[int, _Climb] = {}
 
     @abstractmethod
@@ -144,7 +168,7 @@ class SynchronousHalving(ABC):
         """Assign the trial to the bracket that is being filled."""
         if self._last is None or self._last.full:
             self._last = self._bracket(0 if self._last is None else self._last.number + 1)
-        self._last.members.append(trial)
+        self._last.add(trial)
         self._climbs[trial] = _Climb(self._last)
 
     def on_result(self, result: Result) -> Decision:
@@ -161,20 +185,26 @@ class SynchronousHalving(ABC):
         if climb.waits:
             # It was resumed, so the bracket was decided with the trials that it had.
             climb.waits = False
+            bracket.leave(result.trial)
             bracket.close()
         rungs = range(climb.reached, bisect_right(bracket.levels, used))
         if rungs:
             climb.reached = rungs.stop
             bracket.enter(result.trial, rungs, entry_of(self.objective, result))
+        self._note(bracket)
         if self.max_resource is not None and used >= self.max_resource:
             return Decision.COMPLETE
         decision = bracket.fate(result.trial) if rungs else Decision.CONTINUE
-        climb.waits = decision is Decision.PAUSE
+        if decision is Decision.PAUSE:
+            climb.waits = True
+            bracket.wait(result.trial)
         return decision
 
     def on_end(self, trial: int, outcome: Outcome) -> None:
         """Enter the trial at all rungs that it did not reach, so that nobody waits for it."""
         climb = self._climbs.pop(trial)
+        if climb.waits:
+            climb.bracket.leave(trial)
         if climb.waits and outcome.state is TrialState.PRUNED:
             # It was dropped, so the bracket was decided with the trials that it had.
             climb.bracket.close()
@@ -182,25 +212,22 @@ class SynchronousHalving(ABC):
         entry = standing(self.objective, outcome) if ended_itself else None
         rungs = range(climb.reached, len(climb.bracket.levels))
         climb.bracket.enter(trial, rungs, entry or FAILED)
+        self._note(climb.bracket)
 
     def next_move(self, paused: Sequence[int], *, more: bool) -> Move | None:
-        """Return that a trial which was cut is dropped; then, that one which was not goes on.
+        """Return what is due in the oldest bracket: its drops, then its promotions, best first."""
+        brackets = [self._deciding[number] for number in sorted(self._deciding)]
+        if not more and self._last is not None:
+            brackets.append(self._last.closed())
+        due = (move for bracket in brackets for move in bracket.due.values())
+        return next((move for move in due if stands(move.trial, paused)), None)
 
-        The oldest bracket comes first, and of its trials the best.
-        """
-        now: dict[int, Bracket] = {}
-        going: list[tuple[int, int, int]] = []
-        for trial in paused:
-            bracket = self._climbs[trial].bracket
-            if bracket.number not in now:
-                now[bracket.number] = bracket if more else bracket.closed()
-            fate = now[bracket.number].fate(trial)
-            if fate is Decision.STOP:
-                return Drop(trial)
-            if fate is Decision.CONTINUE:
-                rank = now[bracket.number].members.index(trial)
-                going.append((bracket.number, rank, trial))
-        return Resume(min(going)[-1]) if going else None
+    def _note(self, bracket: Bracket) -> None:
+        """Keep a bracket in mind while something is due in it."""
+        if bracket.due:
+            self._deciding[bracket.number] = bracket
+        else:
+            self._deciding.pop(bracket.number, None)
 
     def _bracket(self, number: int) -> Bracket:
         size, levels = self.shape(number)

@@ -1,6 +1,6 @@
 """Write the tables of the documents: fields from the schema, settings from the classes.
 
-All are in docs/experiment-file.md, and those of a searcher on its page in docs/searchers too. With
+All are in docs/experiment-file.md, and those of a searcher or scheduler on its own page too. With
 --check nothing is written; the exit code says whether the files are current.
 """
 
@@ -118,7 +118,11 @@ def current(page: Path) -> str:
     """Return a document with its tables made anew."""
     if page.parent == DOCS:
         return _filled(page.read_text(), "fields", tables())
-    return _filled(page.read_text(), "settings", page_table("searchers", page.stem))
+    return _filled(page.read_text(), "settings", page_table(_kind(page), page.stem))
+
+
+def _kind(page: Path) -> Kind:
+    return "searchers" if page.parent.name == "searchers" else "schedulers"
 
 
 def _filled(text: str, word: str, table: str) -> str:
@@ -128,10 +132,10 @@ def _filled(text: str, word: str, table: str) -> str:
 
 
 def pages() -> list[Path]:
-    """Return the documents that have tables: a searcher's page is named as it is."""
-    names = plugins.names("searchers")
-    found = [page for page in sorted(DOCS.glob("searchers/*.md")) if page.stem in names]
-    return [DOCS / "experiment-file.md", *found]
+    """Return the documents that have tables: a plug-in's page is named as it is."""
+    found = [*sorted(DOCS.glob("searchers/*.md")), *sorted(DOCS.glob("schedulers/*.md"))]
+    named = [page for page in found if page.stem in plugins.names(_kind(page))]
+    return [DOCS / "experiment-file.md", *named]
 
 
 def main() -> None:

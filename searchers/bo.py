@@ -28,6 +28,7 @@ from raytune_hpo.trial import Config
 
 Matrix = npt.NDArray[np.float64]
 Acquisition = Literal["ei", "pi", "ucb", "thompson", "hedge"]
+Kept = npt.NDArray[np.int64]
 
 _GOAL = Priors(noise=(math.log(1e-5), 1.5))
 """Of the objective when configs are compared. It holds values for nearly exact: taking noise for
@@ -168,7 +169,7 @@ class BoSearcher(UntriedSearcher):
     def _integrated(self, evidence: Evidence, rng: np.random.Generator) -> float:
         feasibility = Total(self._feasibility(evidence))
         warped = warp(evidence.values[:, 0])
-        x, y = self._features.embed(evidence.valued), warped.y
+        x, y = self._observed(evidence), warped.y
         likely = self._hyper("gain", x, y, _NOISY)
         process, best = self._process(evidence, warped, feasibility, likely)
         hill = Total([*feasibility.parts, Improvement(process, best)])
@@ -178,16 +179,17 @@ class BoSearcher(UntriedSearcher):
             x[kept], y[kept], self._features.group, _NOISY, likely, _DRAWN, rng
         )
         at = self._features.embed(top)
-        gains = [self._gain(evidence, y, hyper, at) for hyper in hypers]
+        gains = [self._gain(evidence, x, y, hyper, at) for hyper in hypers]
         chance = math.exp(float(feasibility.height(at)[0]))
         return float(np.mean(gains)) * warped.unit * chance
 
-    def _gain(self, evidence: Evidence, y: Matrix, hyper: Hyper, at: Matrix) -> float:
+    def _gain(
+        self, evidence: Evidence, x: Matrix, y: Matrix, hyper: Hyper, at: Matrix
+    ) -> float:
         """Return the expected improvement at one place for some hyperparameters."""
         kept = _kept(y, _KEPT)
-        x = self._features.embed(evidence.valued[kept])
-        process = Process(x, y[kept], self._features.group, hyper)
-        seen, _ = process.predict(x[evidence.feasible[kept]])
+        process = Process(x[kept], y[kept], self._features.group, hyper)
+        seen, _ = process.predict(self._held(evidence, kept))
         mean, variance = process.predict(at)
         return math.exp(float(log_improvement(mean, np.sqrt(variance), float(seen.min()))[0]))
 
@@ -204,6 +206,14 @@ class BoSearcher(UntriedSearcher):
         return lambda: self.space.decode(next(points))
 
     # The models
+
+    def _observed(self, evidence: Evidence) -> Matrix:
+        """Return the coordinates of the trials with values, as they were observed."""
+        return self._features.embed(evidence.valued)
+
+    def _held(self, evidence: Evidence, kept: Kept) -> Matrix:
+        """Return the coordinates of the configs that are to be improved on."""
+        return self._features.embed(evidence.valued[kept][evidence.feasible[kept]])
 
     def _hill(self, evidence: Evidence, rng: np.random.Generator) -> Hill:
         """Return what is to be maximised."""
@@ -242,14 +252,14 @@ class BoSearcher(UntriedSearcher):
         """
         y = warped.y
         group = self._features.group
-        x = self._features.embed(evidence.valued)
+        x = self._observed(evidence)
         # The weights of several goals are drawn anew each time, and so is what they give.
         name = None if self.objective.multi else "goal"
         hyper = hyper or self._hyper(name, x, y, _GOAL)
         kept = _kept(y, _KEPT)
         x, y = x[kept], y[kept]
         process = Process(x, y, group, hyper)
-        seen, _ = process.predict(x[evidence.feasible[kept]])
+        seen, _ = process.predict(self._held(evidence, kept))
         best = float(seen.min())
         if len(evidence.pending):
             at = self._features.embed(evidence.pending)
@@ -261,7 +271,7 @@ class BoSearcher(UntriedSearcher):
 
     def _feasibility(self, evidence: Evidence) -> list[Below]:
         """Return the probabilities that a config violates nothing and can run."""
-        x = self._features.embed(evidence.valued)
+        x = self._observed(evidence)
         found = [
             self._side(f"constraint {index}", x, scaled(violations), 0.0)
             for index, violations in enumerate(evidence.violations.T)
@@ -344,7 +354,7 @@ def _fitted_at(count: int) -> int:
     return at
 
 
-def _kept(y: Matrix, most: int) -> Sequence[int] | npt.NDArray[np.int64]:
+def _kept(y: Matrix, most: int) -> Kept:
     """Return which observations a model holds: the lowest half, and others evenly over time."""
     if len(y) <= most:
         return np.arange(len(y))

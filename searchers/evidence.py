@@ -26,6 +26,7 @@ class Evidence:
         valued: Cubes of the n trials with values, in the order in which they ended, shape (n, d).
         values: Lower is better, shape (n, goals).
         violations: Above 0 is violated, shape (n, constraints); infinite where it is not known.
+        steps: Reports that each had made, shape (n,).
         ended: Cubes of the trials that tell whether a config can run, shape (m, d): those with
             values, and those that failed.
         failed: Which of these failed, shape (m,).
@@ -35,6 +36,7 @@ class Evidence:
     valued: Matrix
     values: Matrix
     violations: Matrix
+    steps: Matrix
     ended: Matrix
     failed: npt.NDArray[np.bool_]
     pending: Matrix
@@ -60,7 +62,7 @@ def collect(
         objective: Says which values are better.
     """
     d = len(next(iter(cubes.values()), ()))
-    valued, values, violations, told, failed = [], [], [], [], []
+    valued, values, violations, steps, told, failed = [], [], [], [], [], []
     for number in ended:
         outcome = trials[number][1]
         found = None if outcome is None else standing(objective, outcome)
@@ -72,6 +74,7 @@ def collect(
             valued.append(cubes[number])
             values.append(found.values)
             violations.append(outcome.violations or (0.0,) * len(objective.constraints))
+            steps.append(outcome.step)
     pending = [cubes[number] for number, (_, outcome) in trials.items() if outcome is None]
     return Evidence(
         valued=np.array(valued).reshape(len(valued), d),
@@ -81,6 +84,7 @@ def collect(
         violations=np.array(violations, dtype=float).reshape(
             len(valued), len(objective.constraints)
         ),
+        steps=np.array(steps, dtype=float),
         ended=np.array(told).reshape(len(told), d),
         failed=np.array(failed, dtype=bool),
         pending=np.array(pending).reshape(len(pending), d),

@@ -35,7 +35,7 @@ def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_script", "sqlite_pragmas"])
+@pytest.mark.parametrize("name", ["digits", "digits_script", "pbt", "sqlite_pragmas"])
 def test_an_experiment_of_the_examples(
     name: str, folder: Path, driver_environment: dict[str, str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the schedulers of the successive-halving family share, and all of them through the engine."""
+"""What the successive-halving family shares, and all of it through the engine."""
 
 import math
 import random
@@ -19,6 +19,7 @@ from raytune_hpo.schedulers.halving import (
     Rung,
     entry_of,
     ranked,
+    stands,
     used_by,
     wrong_counts,
     wrong_numbers,
@@ -59,7 +60,6 @@ def test_the_rank_counts_better_entries_and_equal_ones_of_lower_numbers(
     for trial, loss in enumerate(losses):
         assert made.better(trial) == sum(other < loss for other in losses)
         assert made.rank(trial) == made.better(trial) + losses[:trial].count(loss)
-    assert [made.rank(trial) for trial in made.best(len(losses))] == list(range(len(losses)))
 
 
 @pytest.mark.parametrize("several_goals", [False, True])
@@ -67,13 +67,13 @@ def test_an_entry_takes_the_place_of_the_trials_earlier_one(several_goals: bool)
     made = rung(feasible(1.0, 1.0), feasible(2.0, 2.0), several_goals=several_goals)
     made.enter(0, FAILED)
     assert len(made) == 2
-    assert made.best(2) == [1, 0]
+    assert (made.rank(0), made.rank(1)) == (1, 0)
     assert (made.better(0), made.better(1)) == (1, 0)
 
 
 def test_an_infeasible_trial_ranks_behind_all_feasible_ones_and_before_a_failed_one() -> None:
     made = rung(FAILED, Standing(2.0, (0.0,)), Standing(1.0, (9.0,)), feasible(99.0))
-    assert made.best(4) == [3, 2, 1, 0]
+    assert [made.rank(trial) for trial in range(4)] == [3, 2, 1, 0]
 
 
 def test_with_several_goals_fronts_decide_and_then_crowding() -> None:
@@ -90,8 +90,30 @@ def test_with_several_goals_fronts_decide_and_then_crowding() -> None:
     assert sorted(order[2:4]) == [2, 3]
     assert order[4:] == [0, 5]
     made = rung(*entries.values(), several_goals=True)
-    assert made.best(6) == order
+    assert [made.rank(trial) for trial in order] == list(range(6))
     assert made.better(4) == 0
+
+
+@pytest.mark.parametrize("several_goals", [False, True])
+def test_the_best_trial_is_promotable_that_waits_and_stands_paused(several_goals: bool) -> None:
+    made = Rung(several_goals=several_goals)
+    for trial in range(6):
+        made.enter(trial, feasible(float(-trial), float(-trial)))
+        made.wait(trial)
+    paused = list(range(6))
+    assert [made.promotable(count, paused) for count in range(3)] == [None, 5, 5]
+    assert made.promotable(1, [0, 1, 2, 3, 4]) is None
+    assert made.promotable(2, [0, 1, 2, 3, 4]) == 4
+    made.leave(5)
+    assert made.promotable(1, paused) is None
+    assert made.promotable(2, paused) == 4
+    made.enter(5, FAILED)
+    assert made.promotable(1, paused) == 4
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(0, 30))
+def test_a_trial_stands_paused_if_it_is_among_the_paused_ones(paused: set[int], trial: int) -> None:
+    assert stands(trial, sorted(paused)) == (trial in paused)
 
 
 def test_an_entry_is_lower_for_the_better_trial_and_adds_up_violations() -> None:

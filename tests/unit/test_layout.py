@@ -98,7 +98,8 @@ def test_mlflow_is_known_to_tracking_only() -> None:
 
 @pytest.mark.parametrize("kind", ["searchers", "schedulers"])
 def test_algorithms_know_the_basics_and_what_they_share_only(kind: str) -> None:
-    basics = ("errors", "objective", "space", "trial", "expression", "axes", kind)
+    shared = ("standing", "nondominated")
+    basics = ("errors", "objective", "space", "trial", "expression", "axes", *shared, kind)
     allowed = tuple(f"raytune_hpo.{name}" for name in basics)
     for module, path in MODULES.items():
         if module.startswith(f"raytune_hpo.{kind}"):

@@ -120,8 +120,10 @@ def test_the_oldest_bracket_goes_on_first() -> None:
     scheduler = sha(6, size=3)
     reports(scheduler, 1, {3: 1.0, 4: 2.0, 5: 3.0})
     reports(scheduler, 1, {0: 10.0, 1: 20.0, 2: 30.0})
-    assert dropped(scheduler, [0, 1, 3, 4]) == [1, 4]
-    assert resumed(scheduler, [0, 3]) == [0, 3]
+    assert dropped(scheduler, [0, 1, 3, 4]) == [1]
+    assert scheduler.next_move([0, 3, 4], more=True) == Resume(0)
+    assert dropped(scheduler, [3, 4]) == [4]
+    assert resumed(scheduler, [3]) == [3]
 
 
 def test_an_incomplete_bracket_is_decided_when_no_more_trials_follow() -> None:
