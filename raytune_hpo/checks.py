@@ -16,10 +16,6 @@ from raytune_hpo.space import Constant, Float
 if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
 
-_LATER = {
-    "searchers": ("irace", "pso"),
-    "schedulers": ("irace",),
-}
 _OTHER_NAMES = {
     "searchers": {
         "bayes": "bo",
@@ -73,13 +69,11 @@ _STAND_INS: Mapping[str, Any] = {
 def plugin(kind: Literal["searchers", "schedulers"], value: Any) -> str:
     """Return the name of a searcher or scheduler."""
     word = kind.removesuffix("s")
-    valid = (["auto"] if kind == "searchers" else []) + plugins.names(kind)
+    valid = plugins.names(kind)
     if isinstance(value, str) and value in valid:
         return value
     if not isinstance(value, str):
         raise wrong(f"must be the name of a {word}, one of {', '.join(valid)}; not {seen(value)}")
-    if value.lower() in _LATER[kind]:
-        raise wrong(f"{word} '{value}' is not supported yet; there are {', '.join(valid)}")
     other = _OTHER_NAMES[kind].get(value.lower())
     hint = f"; write {other}" if other else did_you_mean(value, valid)
     raise wrong(f"unknown {word} '{value}'{hint}; valid: {', '.join(valid)}")

@@ -324,6 +324,9 @@ class Engine:
         for trial in self._running():
             state = TrialState.PENDING if reason in _RESUMABLE else TrialState.STOPPED
             self._end(trial, state)
+        if reason not in _RESUMABLE:
+            for number in self._paused():
+                self._end(self.state.trials[number], TrialState.STOPPED)
         self._emit("finish", reason=reason, message=message)
 
     def close(self) -> None:

@@ -48,8 +48,9 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
     "schedulers": {
         "asha": "raytune_hpo.schedulers.asha:Asha",
-        "bohb": "raytune_hpo.schedulers.hyperband:Bohb",
+        "bohb": "raytune_hpo.schedulers.hyperband:Hyperband",
         "hyperband": "raytune_hpo.schedulers.hyperband:Hyperband",
+        "irace": "raytune_hpo.schedulers.irace:Irace",
         "median": "raytune_hpo.schedulers.median:Median",
         "none": "raytune_hpo.schedulers.none:NoScheduler",
         "patient": "raytune_hpo.schedulers.patient:Patient",

@@ -372,6 +372,7 @@ class RunState:
 
     def _end(self, record: Record) -> None:
         trial = self.trials[record["trial"]]
+        paused = trial.state is TrialState.PAUSED
         trial.state = TrialState(record["state"])
         failure = record["failure"]
         trial.failure = failure and Failure(
@@ -382,16 +383,20 @@ class RunState:
         )
         trial.failures_charged += bool(record["charged"])
         trial.lost += failure is not None and not record["charged"]
-        attempt = trial.attempts[-1]
-        # An attempt of a driver that died ended when that driver was last heard of.
-        lost = attempt.session < len(self.sessions)
-        attempt.ended_t = self._before_session_t if lost else record["t"]
-        attempt.failure = trial.failure
+        if not paused:
+            self._end_attempt(trial, record)
         if trial.state.finished:
             del self.unfinished[trial.number]
             self.finished.append(trial.number)
             self.failed += trial.state is TrialState.FAILED
             self._update_best(trial)
+
+    def _end_attempt(self, trial: TrialRecord, record: Record) -> None:
+        attempt = trial.attempts[-1]
+        # An attempt of a driver that died ended when that driver was last heard of.
+        lost = attempt.session < len(self.sessions)
+        attempt.ended_t = self._before_session_t if lost else record["t"]
+        attempt.failure = trial.failure
 
     def _update_best(self, trial: TrialRecord) -> None:
         self.since_best += 1

@@ -26,6 +26,8 @@ from raytune_hpo.journal import Record
 SAME_ERRORS = 3
 """So many first trials that failed alike may end a run."""
 
+_STATE_AFTER = {seen.STOP: "pruned", "pause": "paused", "complete": "completed"}
+
 _End = tuple[str, str | None, bool]
 """State, kind of failure, and whether it was charged."""
 
@@ -75,25 +77,32 @@ def _ends(
     }
     open_ends = _open_ends(observed, experiment)
     accounts: dict[int, _Account] = defaultdict(lambda: _Account(experiment))
+    paused: set[int] = set()
     for record in records:
         if record["type"] not in ("start", "report", "end"):
             continue
         account, key = accounts[record["trial"]], key_of(record)
         if record["type"] == "start":
             account.start()
+            paused.discard(record["trial"])
         elif record["type"] == "report":
             account.report(record["metrics"])
         else:
             answer = answers.get(key, "continue")
-            if account.bad is not None:
+            if record["trial"] in paused:
+                possible = [("pruned", None, False), ("stopped", None, False)]
+                paused.discard(record["trial"])
+            elif account.bad is not None:
                 possible = [account.charged(account.bad)]
             elif account.at_target:
                 possible = [("completed", None, False)]
             elif answer != "continue":
-                possible = [("pruned" if answer == seen.STOP else "completed", None, False)]
+                possible = [(_STATE_AFTER[answer], None, False)]
             else:
                 possible = [account.end(causes[key])] if key in causes else []
                 possible += [] if key in sure else open_ends
+            if record["state"] == "paused":
+                paused.add(record["trial"])
             if _found(record) not in possible:
                 yield _wrong(record, f"is {_found(record)}, which is none of {possible}")
             if _blames_metric(record) and account.bad is None:
@@ -111,7 +120,7 @@ def _open_ends(observed: Sequence[Observation], experiment: Experiment) -> list[
     states = ["pending"]
     if experiment.scheduler.algorithm != "none":
         # The answer to the last report was not heard.
-        states += ["pruned", "completed"]
+        states += ["pruned", "paused", "completed"]
     if reason_of(observed) in ("spec", "same_error", "target"):
         states += ["stopped"]
     return [(state, None, False) for state in states]

@@ -89,6 +89,7 @@ def _record_order(records: Sequence[Record]) -> Iterator[str]:
     attempts: Counter[int] = Counter()
     trials: set[int] = set()
     running: set[Key] = set()
+    paused: set[Key] = set()
     finished: set[int] = set()
     for record in records:
         where = f"record {record['n']}"
@@ -106,11 +107,17 @@ def _record_order(records: Sequence[Record]) -> Iterator[str]:
             if any(other == trial for other, _ in running):
                 yield f"journal: {where} starts trial {trial}, which runs"
             running.add(key_of(record))
+            paused -= {(trial, record["attempt"] - 1)}
         elif record["type"] in ("begin", "report", "decision", "end"):
-            if key_of(record) not in running:
+            # A paused trial that is not to go on ends without an attempt of its own.
+            dropped = record["type"] == "end" and key_of(record) in paused
+            if key_of(record) not in running and not dropped:
                 yield f"journal: {where} is of an attempt that does not run"
             if record["type"] == "end":
                 running.discard(key_of(record))
+                paused.discard(key_of(record))
+                if record["state"] == "paused":
+                    paused.add(key_of(record))
                 if record["state"] in FINISHED:
                     finished.add(record["trial"])
 

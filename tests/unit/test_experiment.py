@@ -148,8 +148,6 @@ def test_wrong_values_in_sections_are_refused(section: str, value: dict[str, Any
         ({"repeats": 3}, "repeats"),
         ({"resources": {"workers": 2}}, "resources.workers"),
         ({"mlflow": {"register": "best"}}, "mlflow.register"),
-        ({"search": {"algorithm": "irace"}}, "search.algorithm"),
-        ({"scheduler": {"algorithm": "pbt"}}, "scheduler.algorithm"),
         ({"metrics": {"source": "tensorboard"}}, "metrics.source"),
         ({"storage": "s3://bucket"}, "storage"),
     ],
@@ -529,12 +527,29 @@ def test_all_mistakes_come_at_once() -> None:
     }
 
 
-def test_asha_with_several_objectives_is_not_supported_yet() -> None:
-    path, message = problem(
-        objective=[{"metric": "a"}, {"metric": "b"}], scheduler={"algorithm": "asha"}
-    )
+def test_a_scheduler_for_one_goal_refuses_several() -> None:
+    several = [{"metric": "a"}, {"metric": "b"}]
+    path, message = problem(objective=several, scheduler={"algorithm": "median"})
     assert path == "scheduler.algorithm"
-    assert "not supported yet" in message
+    assert "one goal" in message
+    spec = {**BASE, "objective": several, "scheduler": {"algorithm": "asha"}}
+    assert Experiment.from_json(spec).objectives.multi
+
+
+def test_a_scheduler_s_settings_are_checked_where_they_stand() -> None:
+    scheduler = {"algorithm": "asha", "settings": {"reduction_factor": 1, "max_resource": 9}}
+    path, message = problem(scheduler=scheduler)
+    assert path == "scheduler.settings.reduction_factor"
+    assert message == "must be above 1, not 1"
+    path, message = problem(scheduler={"algorithm": "hyperband"})
+    assert path == "scheduler"
+    assert message.startswith("max_resource must be at least 3")
+
+
+def test_a_population_needs_a_size() -> None:
+    path, message = problem(scheduler={"algorithm": "pbt"}, time_limit="1h")
+    assert path == "scheduler.algorithm"
+    assert "needs trials" in message
 
 
 def test_a_grid_needs_points() -> None:

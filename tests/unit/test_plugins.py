@@ -99,7 +99,10 @@ def test_names() -> None:
     assert plugins.names("searchers") == [
         "auto", "bo", "bohb", "cmaes", "evolution", "grid", "hyperopt", "random", "sobol", "tpe",
     ]  # fmt: skip
-    assert plugins.names("schedulers") == ["asha", "none"]
+    assert plugins.names("schedulers") == [
+        "asha", "bohb", "hyperband", "irace", "median", "none", "patient", "pb2", "pbt",
+        "pbt_replay", "percentile", "sha", "threshold",
+    ]  # fmt: skip
 
 
 def test_settings_reach_the_plugin() -> None:
@@ -127,7 +130,7 @@ def test_unknown_setting_lists_the_valid_ones_and_the_nearest() -> None:
         make_scheduler("asha", LINE, LOSS, 1, {"reduction_facto": 3})
     assert str(caught.value) == (
         "unknown setting 'reduction_facto' of scheduler 'asha' (did you mean 'reduction_factor'?); "
-        "valid: brackets, max_resource, min_resource, reduction_factor, resource"
+        "valid: brackets, form, max_resource, min_resource, reduction_factor, resource"
     )
     with pytest.raises(PluginError, match="'x' of searcher 'random'; valid: it has none"):
         make_searcher("random", LINE, LOSS, 1, {"x": 1})
