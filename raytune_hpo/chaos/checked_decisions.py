@@ -49,7 +49,9 @@ class _Retold:
         elif kind == "start" and self._stands(record) is TrialState.PAUSED:
             yield from self._expect(Resume(record["trial"]))
         elif kind == "end" and self._stands(record) is TrialState.PAUSED:
-            # At the end of the run the trials that stand paused are ended unasked.
+            if record["state"] == TrialState.STOPPED:
+                # The end of the run is not the scheduler's decision.
+                return
             yield from self._expect(Drop(record["trial"]), None)
 
     def _stands(self, record: Record) -> TrialState:

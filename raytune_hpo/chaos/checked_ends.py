@@ -89,6 +89,7 @@ def _ends(
             account.report(record["metrics"])
         else:
             answer = answers.get(key, "continue")
+            possible: list[_End]
             if record["trial"] in paused:
                 possible = [("pruned", None, False), ("stopped", None, False)]
                 paused.discard(record["trial"])

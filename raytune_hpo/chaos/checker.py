@@ -14,6 +14,7 @@ from typing import Any
 
 from raytune_hpo.chaos import observed as seen
 from raytune_hpo.chaos.acknowledged import FINISHED, Acknowledged, Key, key_of, reason_of
+from raytune_hpo.chaos.checked_decisions import check_decisions
 from raytune_hpo.chaos.checked_ends import check_ends
 from raytune_hpo.chaos.checked_search import check_search
 from raytune_hpo.chaos.observed import Observation
@@ -33,7 +34,7 @@ def check(
         experiment: What was run; how many trials, and how many at once, is each session's.
     """
     kept = _Kept.of(records)
-    return [
+    found = [
         *_driver_failures(observed),
         *_record_order(records),
         *_finished_again(observed, experiment),
@@ -44,6 +45,14 @@ def check(
         *check_search(observed, records, experiment),
         *check_ends(observed, records, experiment),
     ]
+    # A journal that is no history cannot be told again.
+    return found or _decisions(records, experiment)
+
+
+def _decisions(records: Sequence[Record], experiment: Experiment) -> list[str]:
+    if not records or experiment.scheduler.algorithm == "none":
+        return []
+    return [f"scheduler: {text}" for text in check_decisions(records)]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,17 @@ SETUP_CHOICES = 10
 
 _SEARCHERS = (*("random",) * 28, *("sobol",) * 2, *("tpe",) * 2)
 _MAX_FAILED = (None, 1, 2, 3, 4, None)
-_MAX_RESOURCES = (None, None, 3, 2, None, 4)
+_SCHEDULERS = (
+    ("none", None),
+    ("none", None),
+    ("asha", 3),
+    ("asha", 2),
+    ("none", None),
+    ("asha", 4),
+    ("hyperband", 4),
+    ("sha", 3),
+)
+"""Name and ``max_resource``."""
 _CHECKPOINTS = ("each", "some", "no", "each")
 _FRAGILE = (0, 0, 0, 1, 2, 3, 4, 0)
 _TARGETS = (*(None,) * 7, 0.55)
@@ -69,7 +79,7 @@ class Setup:
             retries=choices.below(3),
             max_failed=_MAX_FAILED[choices.below(len(_MAX_FAILED))],
             searcher=_SEARCHERS[choices.below(len(_SEARCHERS))],
-            max_resource=_MAX_RESOURCES[choices.below(len(_MAX_RESOURCES))],
+            scheduler=_SCHEDULERS[choices.below(len(_SCHEDULERS))],
             target=_TARGETS[choices.below(len(_TARGETS))],
         )
         steps = choices.below(5)
@@ -97,7 +107,7 @@ def _experiment(
     retries: int,
     max_failed: int | None,
     searcher: str,
-    max_resource: int | None,
+    scheduler: tuple[str, int | None],
     target: float | None,
 ) -> Experiment:
     budgets = {
@@ -106,21 +116,20 @@ def _experiment(
         "retries": retries,
         "max_failed": max_failed,
     }
-    return _base(searcher, max_resource, target).model_copy(update=budgets)
+    return _base(searcher, scheduler, target).model_copy(update=budgets)
 
 
 @cache
-def _base(searcher: str, max_resource: int | None, target: float | None) -> Experiment:
+def _base(searcher: str, scheduler: tuple[str, int | None], target: float | None) -> Experiment:
     settings = {"startup_trials": 2, "candidates": 4} if searcher == "tpe" else {}
-    scheduler: dict[str, Any] = {"algorithm": "none"}
-    if max_resource is not None:
-        scheduler = {"algorithm": "asha", "settings": {"max_resource": max_resource}}
+    algorithm, max_resource = scheduler
+    limits = {} if max_resource is None else {"max_resource": max_resource}
     return Experiment.from_python(
         run="simulated",
         parameters={"x": Float(0.0, 1.0), "y": Float(0.0, 1.0)},
         objective={"metric": "loss", "target": target},
         search={"algorithm": searcher, "seed": SEARCH_SEED, "settings": settings},
-        scheduler=scheduler,
+        scheduler={"algorithm": algorithm, "settings": limits},
     )
 
 
