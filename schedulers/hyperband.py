@@ -16,7 +16,7 @@ class Hyperband(SynchronousHalving):
     """Runs brackets of successive halving from the boldest to one that cuts nobody, and over again.
 
     With R for ``max_resource`` and eta for ``reduction_factor``, bracket ``s`` has ``s`` rungs, at
-    ``R * eta ** -s`` to ``R / eta``, and takes ``ceil((s_max + 1) / (s + 1) * eta ** s`` trials.
+    ``R * eta ** -s`` to ``R / eta``, and takes ``ceil((s_max + 1) / (s + 1) * eta ** s)`` trials.
     ``s`` goes down from ``s_max = floor(log(R / min_resource) / log(eta))`` to 0. So each bracket
     uses about as much of the resource. Trials are assigned to brackets in the order of their
     numbers.
