@@ -644,10 +644,11 @@ class Engine:
         ended = (self.state.trials[number] for number in self.state.finished)
         # Those that were stopped when the first one ended the run say nothing.
         judged = list(islice((t for t in ended if t.state is not TrialState.STOPPED), 2))
-        if len(judged) != 1:
-            return None
-        failure = judged[0].failure
+        failure = judged[0].failure if len(judged) == 1 else None
         if failure is None or failure.kind not in _WRONG_SPEC:
+            return None
+        others = self.state.unfinished.values()
+        if failure.kind is FailureKind.METRIC_MISSING and any(t.values for t in others):
             return None
         return "spec", failure.message
 
@@ -661,6 +662,8 @@ class Engine:
 
     def _same_error(self) -> tuple[str, str] | None:
         first = [self.state.trials[n] for n in self.state.finished[:SAME_ERROR_LIMIT]]
+        if any(trial.values is not None for trial in self.state.unfinished.values()):
+            return None
         errors = {_error_key(trial) for trial in first}
         if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors:
             return None

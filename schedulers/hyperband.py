@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.objective import Objective
 from raytune_hpo.schedulers.halving import SETTINGS, wrong_numbers
-from raytune_hpo.schedulers.sha import SynchronousHalving
+from raytune_hpo.schedulers.synchronous import SynchronousHalving
 from raytune_hpo.space import SearchSpace
 
 
@@ -86,13 +86,6 @@ class Hyperband(SynchronousHalving):
     def shape(self, number: int) -> tuple[int, Sequence[float]]:
         """Return the size and the rungs of a bracket; after the last one comes the first again."""
         return self._shapes[number % len(self._shapes)]
-
-
-Bohb = Hyperband
-"""BOHB is Hyperband with the searcher ``bohb``.
-
-Source: Falkner et al. 2018, arXiv:1807.01774.
-"""
 
 
 def shapes(

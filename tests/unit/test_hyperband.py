@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from raytune_hpo import plugins
 from raytune_hpo.errors import SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.objective import Objective
-from raytune_hpo.schedulers.hyperband import Bohb, Hyperband, shapes
+from raytune_hpo.schedulers.hyperband import Hyperband, shapes
 from raytune_hpo.simulate import Simulation
 from raytune_hpo.space import Float, SearchSpace
 from raytune_hpo.state import RunState
@@ -152,7 +153,7 @@ def test_a_run_that_goes_on_has_the_brackets_that_it_had(events: int) -> None:
 
 def test_bohb_is_hyperband() -> None:
     """What makes it BOHB is the searcher of that name."""
-    assert Bohb is Hyperband
+    assert plugins.load("schedulers", "bohb") is Hyperband
 
 
 @pytest.mark.parametrize(
