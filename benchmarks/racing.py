@@ -3,12 +3,12 @@
 Real run times: a SAT solver, 1,000 configurations on 302 instances. Every method gets the same
 random configurations in the same order and the same random half of the instances, in the same
 order; the configuration that it chooses is judged by its mean run time on the other half, as a
-multiple of the best of all there. A run that was cut off counts ten times the cutoff. The engine
-runs on a virtual clock, on which each run takes the time that it took.
+multiple of the best of all there. A run that was cut off costs the cutoff times a penalty. The
+engine runs on a virtual clock, on which each run takes the time that it took.
 
 Examples:
-    python benchmarks/racing.py --data DIR --seeds 20 --budgets 50000,200000 --workers 1,4,16
-    python benchmarks/racing.py --data DIR --methods irace,all --workers 1 --seeds 2
+    python benchmarks/racing.py --data DIR --seeds 20 --first-seed 100 --penalty 10
+    python benchmarks/racing.py --data DIR --methods irace-t,asha --workers 1 --seeds 2
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,6 @@ from raytune_hpo.trial import Config
 Array = npt.NDArray[np.float64]
 
 CUTOFF_S = 300.0
-PENALTY = 10
 FEW = 10
 """Instances of the method that runs all configurations on a fixed small number."""
 PARAMETERS = 26
@@ -73,13 +73,13 @@ class Task:
     workers: int
 
     @classmethod
-    def of(cls, seconds: Array, seed: int, budget_s: float, workers: int) -> Task:
+    def of(cls, seconds: Array, seed: int, budget_s: float, workers: int, penalty: float) -> Task:
         """Return the task of a seed; the split and the orders depend on the seed alone."""
         rng = np.random.default_rng(seed)
         instances = rng.permutation(len(seconds))
         half = len(instances) // 2
         order = rng.permutation(seconds.shape[1]).tolist()
-        costs = np.where(seconds >= CUTOFF_S, PENALTY * CUTOFF_S, seconds)
+        costs = np.where(seconds >= CUTOFF_S, penalty * CUTOFF_S, seconds)
         raced, scored = instances[:half], instances[half:]
         means = costs[scored].mean(axis=0)
         return cls(seconds[raced], costs[raced], means, order, budget_s, workers)
@@ -106,7 +106,11 @@ def simulated(
         objective={"metric": "mean" if scheduler is Asha else "cost", "at": _at(scheduler)},
         trials=len(task.order),
         parallel=task.workers,
-        search={"algorithm": "grid", "seed": 1, "settings": {"shuffle": False, "resolution": len(task.order)}},
+        search={
+            "algorithm": "grid",
+            "seed": 1,
+            "settings": {"shuffle": False, "resolution": len(task.order)},
+        },
     )
     made = scheduler(experiment.search_space, experiment.objectives, 1, **settings)
     steps = partial(_steps, task, instances or len(task.costs))
@@ -120,9 +124,7 @@ def _at(scheduler: Callable[..., Scheduler]) -> str:
     return "last" if scheduler is Asha else "mean"
 
 
-def _steps(
-    task: Task, instances: int, config: Config
-) -> Iterator[tuple[float, dict[str, Any]]]:
+def _steps(task: Task, instances: int, config: Config) -> Iterator[tuple[float, dict[str, Any]]]:
     configuration = task.order[config["place"]]
     costs = task.costs[:, configuration]
     for i in range(instances):
@@ -179,20 +181,19 @@ class _Race:
 
     def run(self, size: int, share_s: float, keep: int) -> None:
         """Race the elites and new configurations until the share is used or few are left."""
-        new = [self.task.order[(self.begun + i) % len(self.task.order)]
-               for i in range(max(size - len(self.elites), 1))]
+        order = self.task.order
+        new = [order[(self.begun + i) % len(order)] for i in range(max(size - len(self.elites), 1))]
         self.begun += len(new)
         alive = [*self.elites, *(c for c in new if c not in self.elites)]
-        proven = max((self.known[e] for e in self.elites), default=0)
-        until = min(self.task.budget_s, self.used_s + share_s)
+        proven = max((self.known[elite] for elite in self.elites), default=0)
+        until_s = min(self.task.budget_s, self.used_s + share_s)
         for instance in range(len(self.task.costs)):
             todo = [c for c in alive if self.known.get(c, 0) <= instance]
-            if not todo or (instance >= proven + 1 and len(alive) <= keep):
-                if todo:
-                    break
-                continue
-            if self.used_s >= until:
+            enough = instance > proven and len(alive) <= keep
+            if (todo and enough) or self.used_s >= until_s:
                 break
+            if not todo:
+                continue
             self._run(todo, instance)
             if instance + 1 >= FIRST_TEST and len(alive) > 1:
                 alive = self._tested(alive, instance + 1)
@@ -211,9 +212,7 @@ class _Race:
     def _tested(self, alive: list[int], instances: int) -> list[int]:
         worse = races.worse(self.task.costs[:instances, alive], self.test, self.confidence)
         return [
-            c
-            for c, bad in zip(alive, worse, strict=True)
-            if not bad or self.known[c] > instances
+            c for c, bad in zip(alive, worse, strict=True) if not bad or self.known[c] > instances
         ]
 
     def _ranked(self, alive: Sequence[int]) -> list[int]:
@@ -230,13 +229,13 @@ class _Race:
 
 
 METHODS: dict[str, Method] = {
-    "irace, friedman": partial(simulated, scheduler=Irace, instances=None),
-    "irace, t": partial(simulated, scheduler=Irace, instances=None, test="t"),
-    "in step, friedman": partial(in_step, test="friedman"),
-    "in step, t": partial(in_step, test="t"),
+    "irace-friedman": partial(simulated, scheduler=Irace, instances=None),
+    "irace-t": partial(simulated, scheduler=Irace, instances=None, test="t"),
+    "in-step-friedman": partial(in_step, test="friedman"),
+    "in-step-t": partial(in_step, test="t"),
     "asha": partial(simulated, scheduler=Asha, instances=None, min_resource=FIRST_TEST),
-    "few instances": partial(simulated, scheduler=NoScheduler, instances=FEW),
-    "all instances": partial(simulated, scheduler=NoScheduler, instances=None),
+    "few-instances": partial(simulated, scheduler=NoScheduler, instances=FEW),
+    "all-instances": partial(simulated, scheduler=NoScheduler, instances=None),
 }
 
 
@@ -248,9 +247,11 @@ def _seconds(data: Path) -> Array:
     return np.asarray(np.load(data / "spear_swv.npz")["runtime"], dtype=float)
 
 
-def one(data: Path, method: str, seed: int, budget_s: float, workers: int) -> tuple[float, int]:
+def one(
+    seed: int, *, data: Path, method: str, budget_s: float, workers: int, penalty: float
+) -> tuple[float, int]:
     """Return the ratio of a run, and how many configurations were begun."""
-    task = Task.of(_seconds(data), seed, budget_s, workers)
+    task = Task.of(_seconds(data), seed, budget_s, workers, penalty)
     configuration, begun = METHODS[method](task)
     return task.ratio(configuration), begun
 
@@ -268,30 +269,33 @@ def main() -> None:
     """Print a table of all methods."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with spear_swv.npz")
-    parser.add_argument("--methods", default=",".join(m.replace(", ", ":") for m in METHODS))
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budgets", default="50000,200000", help="seconds over all workers")
     parser.add_argument("--workers", default="1,4,16")
+    parser.add_argument("--penalty", type=float, default=10)
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
-    methods = [m for m in METHODS if m.replace(", ", ":") in given.methods.split(",")]
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
     print("| budget, s | workers | method | configurations | mean cost, multiple of the best |")
     print("|---|---|---|---|---|")
+    budgets, workers = map(float, given.budgets.split(",")), map(int, given.workers.split(","))
     with ProcessPoolExecutor(given.processes) as pool:
-        for budget in map(float, given.budgets.split(",")):
-            for workers in map(int, given.workers.split(",")):
-                for method in methods:
-                    run = partial(
-                        one, given.data, method, budget_s=budget, workers=workers
-                    )
-                    found = list(pool.map(run, range(given.seeds)))
-                    mean, low, high = interval([ratio for ratio, _ in found])
-                    begun = np.mean([count for _, count in found])
-                    print(
-                        f"| {budget:,.0f} | {workers} | {method} | {begun:.0f} "
-                        f"| {mean:.2f} [{low:.2f}, {high:.2f}] |",
-                        flush=True,
-                    )
+        for budget_s, count, method in product(budgets, workers, given.methods.split(",")):
+            run = partial(
+                one,
+                data=given.data,
+                method=method,
+                budget_s=budget_s,
+                workers=count,
+                penalty=given.penalty,
+            )
+            found = list(pool.map(run, seeds))
+            mean, low, high = interval([ratio for ratio, _ in found])
+            begun = sum(begun for _, begun in found) / len(found)
+            ratio = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+            print(f"| {budget_s:,.0f} | {count} | {method} | {begun:.0f} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -144,6 +144,8 @@ def cross(
         return findings
     if not failed & {"objective", "scheduler"}:
         findings += _scheduler_findings(experiment)
+    if not failed & {"objective", "search", "stop_when"}:
+        findings += _stop_findings(experiment)
     if "search" not in failed:
         findings += _settings_findings(experiment, "searchers", "search")
         findings += _grid_findings(experiment, parsed)
@@ -177,7 +179,7 @@ def _is_limited(data: Mapping[str, Any]) -> bool:
     if "trials" in data or "time_limit" in data:
         return True
     stop_when, search, objective = (data.get(k) for k in ("stop_when", "search", "objective"))
-    if isinstance(stop_when, Mapping) and stop_when.get("no_improvement") is not None:
+    if isinstance(stop_when, Mapping) and any(value is not None for value in stop_when.values()):
         return True
     if isinstance(search, Mapping) and search.get("algorithm") == "grid":
         return True
@@ -219,6 +221,27 @@ def _scheduler_findings(experiment: Experiment) -> Iterator[Finding]:
     if plan.algorithm in plugins.POPULATIONS and experiment.trials is None:
         message = f"{plan.algorithm} needs trials, the size of its population"
         yield Finding(("scheduler", "algorithm"), message)
+
+
+def _stop_findings(experiment: Experiment) -> Iterator[Finding]:
+    """Return the rules that cannot be applied to this experiment."""
+    wanted = experiment.stop_when
+    if wanted.plateau is not None and experiment.objectives.multi:
+        yield Finding(("stop_when", "plateau"), "is for one goal; write no_improvement")
+    if wanted.expected_improvement is None:
+        return
+    path, able = ("stop_when", "expected_improvement"), plugins.expectant()
+    if experiment.objectives.multi:
+        yield Finding(path, "is for one goal; write no_improvement")
+        return
+    name = experiment.search.algorithm
+    if name == plugins.AUTO:
+        space, objectives = experiment.search_space, experiment.objectives
+        name, _ = plugins.auto_searcher(
+            space, objectives, experiment.trials, experiment.scheduler.algorithm
+        )
+    if name not in able:
+        yield Finding(path, f"{name} cannot tell what it expects; these can: {', '.join(able)}")
 
 
 def _searcher_findings(experiment: Experiment) -> Iterator[Finding]:

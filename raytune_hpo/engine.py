@@ -8,13 +8,12 @@ records is in the same state.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol
 
+from raytune_hpo import stopping
 from raytune_hpo.errors import SearcherError, did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
@@ -25,8 +24,6 @@ from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.suggestions import NOT_READY, IdleTime, NotReady, Suggestions, requested_early
 from raytune_hpo.trial import Config, Failure, FailureKind, Outcome, Result, TrialState
 
-SAME_ERROR_LIMIT = 3
-"""So many first trials failing with the same error end the run."""
 FIRST_TRIAL_HOLD_S = 10.0
 """Other trials wait at most this long for the first one to show that the metric exists."""
 LOST_LIMIT = 3
@@ -37,9 +34,6 @@ _RESUMABLE = frozenset(
 )
 """Reasons after which trials that still ran may go on in a later session."""
 
-
-_WRONG_SPEC = frozenset({FailureKind.METRIC_MISSING, FailureKind.NO_CHECKPOINT})
-"""Failures of the first trial that all others would share."""
 
 _STATE_AFTER = {
     Decision.STOP: TrialState.PRUNED,
@@ -132,6 +126,8 @@ class Engine:
         self._began_s = clock.monotonic()
         self._first_start_s: float | None = None
         self._requested: int | None = None
+        self._rules = tuple(stopping.rules(experiment))
+        self._asked_gain = False
         self._exhausted = False
         self._idle = IdleTime()
         self._waiting: list[int] = []
@@ -316,6 +312,9 @@ class Engine:
         limit = self._time_limit_s
         if limit is not None and self._clock.monotonic() - self._began_s >= limit:
             self.stop("time_limit", f"the time limit of {limit:g} s was reached")
+        wanted = self.experiment.stop_when
+        if self._asked_gain or wanted.no_improvement_time_s is not None or wanted.cost is not None:
+            self._check()
 
     def stop(self, reason: str, message: str) -> None:
         """End the run now; what still runs is journaled as ended and is to be stopped."""
@@ -613,6 +612,8 @@ class Engine:
             charged=charged,
         )
         self._tell_end(trial)
+        if trial.state.finished:
+            self._ask_gain()
 
     def _tell_end(self, trial: TrialRecord) -> None:
         if trial.state.finished:
@@ -624,72 +625,37 @@ class Engine:
     # What ends the run
 
     def _check(self) -> None:
-        """End the run if a rule says so. Every rule looks at the state alone."""
+        """End the run if a rule says so."""
         if self.finished:
             return
-        for rule in (
-            self._wrong_metric,
-            self._target_reached,
-            self._same_error,
-            self._too_many_failures,
-            self._no_improvement,
-            self._all_done,
-        ):
-            verdict = rule()
-            if verdict is not None:
-                self.stop(*verdict)
-                return
+        run_s = self._run_s()
+        verdicts = (rule(self.state, run_s) for rule in self._rules)
+        verdict = next(filter(None, verdicts), None) or self._little_to_gain() or self._all_done()
+        if verdict is not None:
+            self.stop(*verdict)
 
-    def _wrong_metric(self) -> tuple[str, str] | None:
-        ended = (self.state.trials[number] for number in self.state.finished)
-        # Those that were stopped when the first one ended the run say nothing.
-        judged = list(islice((t for t in ended if t.state is not TrialState.STOPPED), 2))
-        failure = judged[0].failure if len(judged) == 1 else None
-        if failure is None or failure.kind not in _WRONG_SPEC:
-            return None
-        others = self.state.unfinished.values()
-        if failure.kind is FailureKind.METRIC_MISSING and any(t.values for t in others):
-            return None
-        return "spec", failure.message
+    def _run_s(self) -> float:
+        """Return the seconds that the run has taken, over all sessions."""
+        return self.state.earlier_s + self._clock.monotonic() - self._began_s
 
-    def _target_reached(self) -> tuple[str, str] | None:
-        objective = self.state.objective
-        for number in self.state.best():
-            values = self.state.trials[number].values
-            if values is not None and objective.reached(values):
-                return "target", f"trial {number} reached the target"
-        return None
+    def _little_to_gain(self) -> stopping.Verdict | None:
+        """Look whether the searcher has told what the next trial is expected to gain."""
+        least = self.experiment.stop_when.expected_improvement
+        if least is None or not self._asked_gain:
+            return None
+        gain = self._suggestions.take_gain()
+        if isinstance(gain, NotReady):
+            return None
+        self._asked_gain = False
+        return None if gain is None else stopping.little_to_gain(gain, least)
 
-    def _same_error(self) -> tuple[str, str] | None:
-        first = [self.state.trials[n] for n in self.state.finished[:SAME_ERROR_LIMIT]]
-        if any(trial.values is not None for trial in self.state.unfinished.values()):
-            return None
-        errors = {_error_key(trial) for trial in first}
-        if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors:
-            return None
-        failure = first[0].failure
-        text = failure.message if failure else ""
-        return (
-            "same_error",
-            f"the first {SAME_ERROR_LIMIT} trials failed with the same error: {text}",
-        )
+    def _ask_gain(self) -> None:
+        """Have the searcher tell what it expects; it thinks beside the trials."""
+        if self.experiment.stop_when.expected_improvement is not None and not self._asked_gain:
+            self._asked_gain = True
+            self._suggestions.request_gain()
 
-    def _too_many_failures(self) -> tuple[str, str] | None:
-        limit = self.experiment.max_failed
-        if limit is None:
-            return None
-        failed = self.state.failed
-        if failed == 0 or failed < limit:
-            return None
-        return "max_failed", f"{failed} trials failed and max_failed is {limit}"
-
-    def _no_improvement(self) -> tuple[str, str] | None:
-        patience = self.experiment.stop_when.no_improvement
-        if patience is None or not self.state.best() or self.state.since_best < patience:
-            return None
-        return "no_improvement", f"no better trial among the last {self.state.since_best}"
-
-    def _all_done(self) -> tuple[str, str] | None:
+    def _all_done(self) -> stopping.Verdict | None:
         paused = self._paused()
         if len(paused) < len(self.state.unfinished):
             return None
@@ -700,14 +666,14 @@ class Engine:
             self._end(self.state.trials[number], TrialState.PRUNED)
         return verdict
 
-    def _no_more_trials(self) -> tuple[str, str] | None:
-        budget = self.state.budget
-        if not self._allowed(budget):
+    def _no_more_trials(self) -> stopping.Verdict | None:
+        if not self._allowed(self.state.budget):
             forks = len(self.state.trials) - self.state.proposed
             beside = f", and {forks} forked from them" if forks else ""
-            return "trials", f"all {self.state.proposed} trials are done{beside}"
+            return stopping.Verdict("trials", f"all {self.state.proposed} trials are done{beside}")
         if self._exhausted:
-            return "exhausted", "every config of the search space has been tried"
+            text = "every config of the search space has been tried"
+            return stopping.Verdict("exhausted", text)
         return None
 
     def _emit(self, type: str, **fields: Any) -> Record:
@@ -719,17 +685,6 @@ class Engine:
 
 def _all_met(report: Record) -> bool:
     return all(violation <= 0 for violation in report["violations"])
-
-
-def _error_key(trial: TrialRecord) -> tuple[str, int | None, str] | None:
-    """Return what makes two failures the same error, or None for a trial that did not fail.
-
-    Numbers in the message do not count: they are often the trial's own parameters.
-    """
-    failure = trial.failure
-    if trial.state is not TrialState.FAILED or failure is None:
-        return None
-    return failure.kind.value, failure.exit_code, re.sub(r"[-+]?\d[\d.eE+-]*", "#", failure.message)
 
 
 def _failure_json(failure: Failure) -> dict[str, Any]:

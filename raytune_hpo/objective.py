@@ -121,11 +121,14 @@ class Constraint:
         return math.nextafter(0.0, 1.0) if strict and over == 0 else over
 
 
+@dataclass
 class StepMean:
     """The mean of a trial's reports, each step counted once however often it is reported.
 
     Attributes:
         steps: How many are counted.
+        last: The highest of them, from 1.
+        mean: One number for each of a report; empty before the first.
 
     Example:
         >>> mean = StepMean()
@@ -133,10 +136,9 @@ class StepMean:
         [(2.0,), (3.0,), (3.0,)]
     """
 
-    def __init__(self) -> None:
-        self.steps = 0
-        self._last = 0
-        self._mean: tuple[float, ...] = ()
+    steps: int = 0
+    last: int = 0
+    mean: tuple[float, ...] = ()
 
     def take(self, step: int, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return the mean with a report.
@@ -145,12 +147,12 @@ class StepMean:
             step: Of the report. Steps come in order, except that some may come again.
             values: Finite numbers, always as many.
         """
-        if step > self._last:
-            self.steps, self._last = self.steps + 1, step
+        if step > self.last:
+            self.steps, self.last = self.steps + 1, step
             # In this form nothing overflows, and the mean of equal numbers is exact.
-            pairs = zip(self._mean or values, values, strict=True)
-            self._mean = tuple(m + (v / self.steps - m / self.steps) for m, v in pairs)
-        return self._mean
+            pairs = zip(self.mean or values, values, strict=True)
+            self.mean = tuple(m + (v / self.steps - m / self.steps) for m, v in pairs)
+        return self.mean
 
 
 class Objective:

@@ -178,6 +178,12 @@ def check_objective(name: str, objective: Objective) -> str | None:
     return f"{name} {cannot}; these can do what is asked: {', '.join(able)}"
 
 
+def expectant() -> list[str]:
+    """Return the searchers that can tell what they expect the next trial to gain."""
+    found = {name: _loaded(name) for name in names("searchers")}
+    return [name for name, plugin in found.items() if hasattr(plugin, "expected_improvement")]
+
+
 def _loaded(searcher: str) -> Any:
     """Return the class behind a name, or None."""
     try:

@@ -201,6 +201,35 @@ class Scheduler(Section):
     settings: fields.Free = Field(default_factory=dict, description="Of the scheduler.")
 
 
+class Plateau(Section):
+    """How little is too little."""
+
+    hints: ClassVar = {"patience": "write trials", "min_delta": "write absolute"}
+
+    trials: fields.Positive = Field(description="So many last trials are looked at.")
+    absolute: fields.Amount | None = Field(
+        default=None, description="Improvement in the unit of the objective that is enough."
+    )
+    relative: fields.Amount | None = Field(
+        default=None, description="Improvement as a share of the best value before that is enough."
+    )
+
+    @classmethod
+    def cross(
+        cls, data: Mapping[str, Any], failed: frozenset[str], handler: Any
+    ) -> Iterable[Finding]:
+        """Return a finding unless it is said what is enough."""
+        if not {"absolute", "relative"} & data.keys():
+            yield Finding((), "needs absolute or relative: the improvement that is enough")
+
+
+class Cost(Section):
+    """What the trials may cost."""
+
+    metric: fields.Text = Field(description="Reported by trials: what each has cost so far.")
+    limit: fields.Amount = Field(description="Of the sum over all trials.")
+
+
 class StopWhen(Section):
     """What ends the run besides the number of trials and the time."""
 
@@ -213,6 +242,20 @@ class StopWhen(Section):
     no_improvement: fields.Positive | None = Field(
         default=None, description="So many finished trials in a row without a new best one."
     )
+    no_improvement_time_s: fields.Duration | None = Field(
+        default=None,
+        alias="no_improvement_time",
+        description="So long without a new best trial; time between sessions does not count.",
+    )
+    plateau: Plateau | None = Field(
+        default=None, description="The best value improves by too little over some trials."
+    )
+    expected_improvement: fields.Amount | None = Field(
+        default=None,
+        description="The searcher (bo, auto) expects less of the next trial, in the objective's "
+        "unit.",
+    )
+    cost: Cost | None = Field(default=None, description="The trials have cost so much.")
 
 
 class Resources(Section):

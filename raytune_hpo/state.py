@@ -65,6 +65,7 @@ class TrialRecord:
         waited_s: Seconds that workers stood idle for want of the config, summed over them.
         step: Reports with an objective value so far, over all attempts.
         metrics: The latest value of every metric reported.
+        inherited: Of a fork, those that its parent had when it began.
         values: The objective's values that count, one an objective, or None.
         violations: One number a constraint; above 0 is violated.
         checkpoints: Checkpoints by path relative to the run directory, oldest first, with the step
@@ -83,6 +84,7 @@ class TrialRecord:
     attempts: list[Attempt] = field(default_factory=list)
     step: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    inherited: dict[str, Any] = field(default_factory=dict)
     values: tuple[float, ...] | None = None
     violations: tuple[float, ...] = ()
     checkpoints: dict[str, int] = field(default_factory=dict)
@@ -175,6 +177,10 @@ class RunState:
         proposed: Number of trials that count against the budget: all but forks.
         unfinished: The trials that have not finished, by number.
         since_best: Trials that finished since the best one did.
+        best_s: Run time in seconds at which the best one finished.
+        best_values: After each finished trial, the best value of the first goal, lower being
+            better, or None before there is a feasible trial.
+        earlier_s: Run time in seconds of the sessions before this one.
         finish: Why the run ended; None while it runs and after it was reopened.
     """
 
@@ -192,6 +198,8 @@ class RunState:
         self._best: list[int] = []
         self._means: dict[int, tuple[StepMean, StepMean]] = {}
         self.since_best = 0
+        self.best_s = self.earlier_s = 0.0
+        self.best_values: list[float | None] = []
 
     @classmethod
     def replay(cls, records: Iterable[Record], *, keep_reports: bool = False) -> RunState:
@@ -292,6 +300,8 @@ class RunState:
 
     def _session(self, record: Record) -> None:
         self.finish = None
+        if self.sessions:
+            self.earlier_s += self._last_t - self.sessions[-1].t
         self._before_session_t = self._last_t
         self.sessions.append(
             Session(
@@ -321,6 +331,7 @@ class RunState:
 
     def _inherit(self, trial: TrialRecord, parent: TrialRecord) -> None:
         """Begin a fork as good as its parent: it may be at its own end, and report nothing more."""
+        trial.inherited = dict(parent.metrics)
         trial.metrics.update(parent.metrics)
         trial.values, trial.violations = parent.values, parent.violations
 
@@ -389,7 +400,7 @@ class RunState:
             del self.unfinished[trial.number]
             self.finished.append(trial.number)
             self.failed += trial.state is TrialState.FAILED
-            self._update_best(trial)
+            self._update_best(trial, record["t"])
 
     def _end_attempt(self, trial: TrialRecord, record: Record) -> None:
         attempt = trial.attempts[-1]
@@ -398,10 +409,14 @@ class RunState:
         attempt.ended_t = self._before_session_t if lost else record["t"]
         attempt.failure = trial.failure
 
-    def _update_best(self, trial: TrialRecord) -> None:
+    def _update_best(self, trial: TrialRecord, at_t: float) -> None:
         self.since_best += 1
-        if not trial.feasible:
-            return
+        if trial.feasible:
+            self._compare(trial, at_t)
+        best = self.trials[self._best[0]].values if self._best else None
+        self.best_values.append(None if best is None else self.objective.minimized(best)[0])
+
+    def _compare(self, trial: TrialRecord, at_t: float) -> None:
         rivals = [*self._best, trial.number]
         # Means of fewer reports than others do not compare with theirs.
         most = max(map(self._averaged, rivals))
@@ -413,6 +428,7 @@ class RunState:
         best = self.objective.best(candidates)
         if trial.number in best:
             self.since_best = 0
+            self.best_s = self.earlier_s + at_t - self.sessions[-1].t
         self._best = best
 
     def _averaged(self, number: int) -> int:

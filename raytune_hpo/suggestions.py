@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 from raytune_hpo.errors import SearcherError
 from raytune_hpo.journal import Record
@@ -36,6 +36,13 @@ class NotReady(Enum):
 
 NOT_READY: Final = NotReady.NOT_READY
 """What is taken while the searcher still thinks."""
+
+
+class Expectant(Protocol):
+    """A searcher that can tell what is left to gain."""
+
+    def expected_improvement(self) -> float | None:
+        """Return what the next trial is expected to gain, in the objective's unit, if known."""
 
 
 class Suggestions:
@@ -59,6 +66,7 @@ class Suggestions:
     def __init__(self, searcher: Searcher) -> None:
         self._searcher = searcher
         self._made: dict[int, Config | None] = {}
+        self._gain: float | NotReady | None = NOT_READY
 
     def adopt(self, trial: int, config: Config) -> None:
         """Tell of a pending trial whose config came from elsewhere."""
@@ -86,6 +94,18 @@ class Suggestions:
         """
         return self._made.pop(trial)
 
+    def request_gain(self) -> None:
+        """Have the searcher tell what it expects the next trial to gain.
+
+        It has to have a method ``expected_improvement``.
+        """
+        self._gain = NOT_READY
+        self._call(self._measure)
+
+    def take_gain(self) -> float | NotReady | None:
+        """Return what was requested, None when the searcher cannot tell yet, or ``NOT_READY``."""
+        return self._gain
+
     def close(self) -> None:
         """Let go of the searcher, whatever it does."""
 
@@ -94,6 +114,9 @@ class Suggestions:
 
     def _make(self, trial: int) -> None:
         self._made[trial] = self._searcher.suggest(trial)
+
+    def _measure(self) -> None:
+        self._gain = cast(Expectant, self._searcher).expected_improvement()
 
 
 class _Closed(BaseException):

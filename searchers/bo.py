@@ -155,12 +155,15 @@ class BoSearcher(UntriedSearcher):
         run and violates nothing. It costs as much as several suggestions.
 
         Returns:
-            None while there is no model yet, no feasible trial, or more than one goal.
+            None while the first trials have not ended, there is no feasible trial, or more than
+            one goal.
 
         Source: Snoek et al. 2012, arXiv:1206.2944, section 3.1 (integrated acquisition).
         """
         evidence = self._evidence()
-        if self.objective.multi or len(evidence.values) < _LEAST or not evidence.feasible.any():
+        if len(self.ended) < max(self.startup_trials, _LEAST) or len(evidence.values) < _LEAST:
+            return None
+        if self.objective.multi or not evidence.feasible.any():
             return None
         rng = np.random.default_rng([self.seed, len(self.trials), len(self.ended)])
         with self._threads.limit(limits=1):

@@ -21,9 +21,13 @@ from benchmarks.quality.spaces import Axis, Space
 from raytune_hpo.schedulers.base import Decision, Fork, Move
 from raytune_hpo.trial import Config, Outcome, Result
 
+from .tasks import Task
 from .tuners import Setting, Tuner
 
 logger.remove()
+
+_UNTIL = "until"
+"""In the config of a trial, the fidelity of its job."""
 
 
 def dehb(setting: Setting, **settings: Any) -> Tuner:
@@ -41,55 +45,54 @@ def dehb(setting: Setting, **settings: Any) -> Tuner:
         log_level="ERROR",
         **settings,
     )
-    both = _Both(made, task.space, task.steps)
-    return Tuner(both, both, late=True)
+    both = _Both(made, task)
+    return Tuner(both, both, lambda config: task.job_until(config, config[_UNTIL]), late=True)
 
 
 class _Both:
     """DEHB as searcher and scheduler: each of its jobs is a trial that ends at its fidelity.
 
-    A job whose config has been run to a lower fidelity goes on from there, as a fork.
+    A job whose config has been run to a lower fidelity goes on from there, as a fork, if the task
+    can go on.
     """
 
-    def __init__(self, optimizer: Any, space: Space, steps: Sequence[int]) -> None:
+    def __init__(self, optimizer: Any, task: Task) -> None:
         self._optimizer = optimizer
-        self._space = space
-        self._steps = steps
-        self._next: tuple[Any, Config, int] | None = None
-        self._jobs: dict[int, tuple[Any, int]] = {}
+        self._task = task
+        self._next: tuple[Any, Config] | None = None
+        self._jobs: dict[int, tuple[Any, Config]] = {}
         self._furthest: dict[str, tuple[int, int]] = {}
-        self._last: dict[int, tuple[int, float]] = {}
 
-    def _asked(self) -> tuple[Any, Config, int]:
+    def _asked(self) -> tuple[Any, Config]:
         if self._next is None:
             job = self._optimizer.ask()
-            found = dict(job["config"])
-            values = {axis.name: _value(axis, found.get(axis.name)) for axis in self._space.axes}
+            space, found = self._task.space, dict(job["config"])
+            values = {axis.name: _value(axis, found.get(axis.name)) for axis in space.axes}
             # It may ask for 17.3 epochs.
-            until = min(self._steps, key=lambda step: abs(step - job["fidelity"]))
-            self._next = job, self._space.active(values), until
+            until = min(self._task.steps, key=lambda step: abs(step - job["fidelity"]))
+            self._next = job, {**space.active(values), _UNTIL: until}
         return self._next
 
     # What the engine asks of a scheduler
 
     def next_move(self, paused: Sequence[int], *, more: bool) -> Move | None:
         """Return the fork of a trial with the same config, if there is one that got less far."""
-        _, config, until = self._asked()
-        parent, reached = self._furthest.get(_key(config), (-1, until))
-        return Fork(parent, config) if reached < until else None
+        _, config = self._asked()
+        reached, parent = self._furthest.get(_key(config), (config[_UNTIL], -1))
+        return Fork(parent, config) if reached < config[_UNTIL] else None
 
     def on_trial(self, trial: int, config: Config, parent: int | None) -> None:
         """Take note that the job which was asked for starts."""
-        job, _, until = self._asked()
-        self._jobs[trial] = job, until
+        self._jobs[trial] = self._asked()
         self._next = None
 
     def on_result(self, result: Result) -> Decision:
         """End the trial at the fidelity of its job."""
-        job, until = self._jobs[result.trial]
-        used = result.metrics["used"]
-        if used < until:
+        job, config = self._jobs[result.trial]
+        if result.metrics["used"] < config[_UNTIL]:
             return Decision.CONTINUE
+        if not self._task.again:
+            self._furthest[_key(config)] = config[_UNTIL], result.trial
         self._optimizer.tell(job, {"fitness": result.values[0], "cost": 1.0})
         return Decision.COMPLETE
 
@@ -122,7 +125,7 @@ class _Both:
 
 
 def _key(config: Config) -> str:
-    return json.dumps(config, sort_keys=True)
+    return json.dumps({**config, _UNTIL: None}, sort_keys=True)
 
 
 def _configspace(space: Space, seed: int) -> ConfigurationSpace:

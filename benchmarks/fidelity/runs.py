@@ -56,7 +56,7 @@ def simulate(tuner: Tuner, task: Task, setting: Setting, budget: float) -> Run:
         setting: What the tuner was made for.
         budget: Full-job equivalents, over all workers.
     """
-    job = task.full_job if tuner.full_jobs else task.job
+    job = tuner.job or task.job
     costs = _Costs()
     experiment = Experiment.from_python(
         run="none",
@@ -77,7 +77,11 @@ def simulate(tuner: Tuner, task: Task, setting: Setting, budget: float) -> Run:
     )
     state = simulation.run()
     reports = [r for r in simulation.journal.records if r["type"] == "report"]
-    configs = {number: trial.config for number, trial in state.trials.items()}
+    names = {axis.name for axis in task.space.axes}
+    configs = {
+        number: {name: value for name, value in trial.config.items() if name in names}
+        for number, trial in state.trials.items()
+    }
     return Run(
         unit_s=task.unit_s,
         incumbents=_incumbents(reports, configs, task, setting.workers),

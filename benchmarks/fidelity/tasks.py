@@ -98,11 +98,15 @@ class Task:
         ]
 
     def full_job(self, config: Config) -> list[Point]:
-        """Return the reports of a job of a tuner that stops none: no fidelity but the full one."""
+        """Return the reports of a job of a tuner that stops none."""
+        return self.job_until(config, self.full)
+
+    def job_until(self, config: Config, used: int) -> list[Point]:
+        """Return the reports of a job that is known from the start to end at a step."""
         if not self.again:
-            return self.job(config)
-        truth = self._at(config, self.steps[-1:])[0]
-        return [Point(self.full, truth.value, max(truth.seconds or 0.0, _LEAST_S))]
+            return [point for point in self.job(config) if point.used <= used]
+        truth = self._at(config, [used])[0]
+        return [Point(used, truth.value, max(truth.seconds or 0.0, _LEAST_S))]
 
     def milestone(self, used: int) -> int:
         """Return the last milestone that is reached, or 0."""

@@ -12,8 +12,9 @@ from raytune_hpo.objective import Objective
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher, settings_of
 from raytune_hpo.schedulers.base import Scheduler
 from raytune_hpo.searchers.base import Searcher
+from raytune_hpo.trial import Config
 
-from .tasks import Task
+from .tasks import Point, Task
 
 OBJECTIVE = Objective.of("value")
 
@@ -32,13 +33,13 @@ class Tuner:
     """The two parts that the engine asks.
 
     Attributes:
-        full_jobs: Nothing is ever stopped, so jobs need not report on their way.
+        job: Makes the reports of a job with a config; None for all there are.
         late: The searcher is asked after the scheduler, never ahead: for peers that are both in one.
     """
 
     searcher: Searcher
     scheduler: Scheduler
-    full_jobs: bool = False
+    job: Callable[[Config], list[Point]] | None = None
     late: bool = False
 
 
@@ -76,7 +77,9 @@ def make_tuner(name: str, setting: Setting) -> Tuner:
     scheduler = make_scheduler(
         plain, space, OBJECTIVE, setting.seed, {**_resource(setting.task, set(known)), **settings}
     )
-    return Tuner(_searcher(second, plain, setting), scheduler, full_jobs=plain == "none")
+    # Where nothing is ever stopped, jobs need not report on their way.
+    job = setting.task.full_job if plain == "none" else None
+    return Tuner(_searcher(second, plain, setting), scheduler, job)
 
 
 def _searcher(name: str, scheduler: str, setting: Setting) -> Searcher:

@@ -21,7 +21,9 @@ _TO_CORRECT = frozenset({"spec", "same_error", "max_failed"})
 """Ends that a resume would only repeat."""
 _NOTABLE_WAIT = 0.01
 """Share of the workers' time from which on it is said that they waited for the searcher."""
-_COMPLETE = frozenset({"target", "no_improvement", "exhausted"})
+_COMPLETE = frozenset(
+    {"target", "no_improvement", "plateau", "expected_improvement", "cost", "exhausted"}
+)
 """Ends after which nothing is left to do."""
 
 
