@@ -88,7 +88,8 @@ def same_error(state: RunState) -> Verdict | None:
     """End when the first trials all failed alike, and no other has shown a value."""
     first = [state.trials[number] for number in state.finished[:SAME_ERROR_LIMIT]]
     errors = {_error_key(trial) for trial in first}
-    if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors or _has_values(state):
+    others = state.failed < len(state.finished) or _has_values(state)
+    if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors or others:
         return None
     text = first[0].failure.message if first[0].failure else ""
     return Verdict(
