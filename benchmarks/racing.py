@@ -49,6 +49,8 @@ FEW = 10
 """Instances of the method that runs all configurations on a fixed small number."""
 PARAMETERS = 26
 FIRST_TEST = 5
+GUESSED = 100
+"""Runs that the first guess of a run time counts for, in the races in step."""
 SAMPLES = 10_000
 
 
@@ -156,13 +158,14 @@ def in_step(task: Task, test: races.Test, confidence: float = 0.95) -> tuple[int
     """
     race = _Race(task, test, confidence)
     rounds = keep = math.floor(2 + math.log2(PARAMETERS))
-    for number in range(1, 100):
-        if race.used_s >= task.budget_s:
-            break
-        share = (task.budget_s - race.used_s) / max(rounds - number + 1, 1)
-        runs = share / race.mean_s
-        size = math.floor(runs / (FIRST_TEST + min(5, number)))
-        race.run(max(size, keep + 1), share, keep)
+    number = 1
+    while race.used_s < task.budget_s and race.begun < len(task.order):
+        share_s = (task.budget_s - race.used_s) / max(rounds - number + 1, 1)
+        size = math.floor(share_s / race.mean_s / (FIRST_TEST + min(5, number)))
+        race.run(max(size, keep + 1), share_s, keep)
+        number += 1
+    # Only when no configuration is left: what remains is for the elites.
+    race.run(0, task.budget_s - race.used_s, 1)
     return race.best(), race.begun
 
 
@@ -177,14 +180,15 @@ class _Race:
 
     @property
     def mean_s(self) -> float:
-        return self.used_s / self.runs if self.runs else CUTOFF_S / 4
+        """Return how long a run takes: a guess at first, which counts like a number of runs."""
+        return (self.used_s + GUESSED * CUTOFF_S / 4) / (self.runs + GUESSED)
 
     def run(self, size: int, share_s: float, keep: int) -> None:
         """Race the elites and new configurations until the share is used or few are left."""
-        order = self.task.order
-        new = [order[(self.begun + i) % len(order)] for i in range(max(size - len(self.elites), 1))]
+        count = max(size - len(self.elites), 1)
+        new = self.task.order[self.begun : self.begun + count]
         self.begun += len(new)
-        alive = [*self.elites, *(c for c in new if c not in self.elites)]
+        alive = [*self.elites, *new]
         proven = max((self.known[elite] for elite in self.elites), default=0)
         until_s = min(self.task.budget_s, self.used_s + share_s)
         for instance in range(len(self.task.costs)):
@@ -192,35 +196,41 @@ class _Race:
             enough = instance > proven and len(alive) <= keep
             if (todo and enough) or self.used_s >= until_s:
                 break
-            if not todo:
-                continue
-            self._run(todo, instance)
-            if instance + 1 >= FIRST_TEST and len(alive) > 1:
+            if todo and not self._run(todo, instance):
+                break
+            if todo and instance + 1 >= FIRST_TEST and len(alive) > 1:
                 alive = self._tested(alive, instance + 1)
         self.elites = self._ranked(alive)[:keep]
 
-    def _run(self, configurations: Sequence[int], instance: int) -> None:
-        """Run configurations on an instance; all workers wait for the last."""
+    def _run(self, configurations: Sequence[int], instance: int) -> bool:
+        """Run configurations on an instance; return whether the budget sufficed for all.
+
+        All workers wait for the last one.
+        """
         free = [0.0] * self.task.workers
         for configuration in configurations:
             end = heapq.heappop(free) + float(self.task.seconds[instance, configuration])
             heapq.heappush(free, end)
-            self.known[configuration] = instance + 1
         self.used_s += max(free) * self.task.workers
+        if self.used_s > self.task.budget_s:
+            return False
+        self.known.update(dict.fromkeys(configurations, instance + 1))
         self.runs += len(configurations)
+        return True
 
     def _tested(self, alive: list[int], instances: int) -> list[int]:
         worse = races.worse(self.task.costs[:instances, alive], self.test, self.confidence)
-        return [
-            c for c, bad in zip(alive, worse, strict=True) if not bad or self.known[c] > instances
-        ]
+        pairs = zip(alive, worse, strict=True)
+        return [c for c, bad in pairs if not bad or self.known[c] > instances]
 
     def _ranked(self, alive: Sequence[int]) -> list[int]:
-        shared = min(self.known.get(c, 0) for c in alive)
-        if shared == 0:
-            return [c for c in alive if self.known.get(c, 0)]
-        merits = races.merits(self.task.costs[:shared, list(alive)], self.test)
-        pairs = [(-self.known[c], float(m), c) for c, m in zip(alive, merits, strict=True)]
+        """Return those with the most instances first; of several the better one."""
+        run = [c for c in alive if c in self.known]
+        if not run:
+            return []
+        shared = min(self.known[c] for c in run)
+        merits = races.merits(self.task.costs[:shared, run], self.test)
+        pairs = [(-self.known[c], float(m), c) for c, m in zip(run, merits, strict=True)]
         return [c for _, _, c in sorted(pairs)]
 
     def best(self) -> int:

@@ -153,7 +153,8 @@ class IraceSearcher(UntriedSearcher):
 
     def _sd(self, narrowed: float) -> float:
         """Return the standard deviation after so many iterations, as a part of the range."""
-        return _FIRST_SD * float(self.iteration_trials ** (-narrowed / len(self._sizes)))
+        shrunk = _FIRST_SD * float(self.iteration_trials ** (-narrowed / len(self._sizes)))
+        return max(shrunk, _ALIKE)
 
     def _certain(self, narrowed: float) -> Cube:
         """Return the chance of each category to be the parent's.

@@ -53,6 +53,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "threshold": {"worst": 0.9, "min_resource": 2},
     "patient": {"patience": 2},
 }
+NAMES = [name for name in plugins.names("schedulers") if name not in ("none", "pbt_replay")]
+"""A replay has a schedule for one trial: tests/unit/test_lineage.py."""
 KILLS = ("journal.written:45:kill", "journal.written:70:kill", "journal.written:60:kill")
 """After so many records of a session."""
 
@@ -62,7 +64,7 @@ def records_of(folder: Path) -> list[Record]:
     return journal.read(run_dir) if journal.exists(run_dir) else []
 
 
-@pytest.mark.parametrize("algorithm", [n for n in plugins.names("schedulers") if n != "none"])
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_kills_change_no_decision(tmp_path: Path, algorithm: str) -> None:
     scheduler = {"algorithm": algorithm, "settings": SETTINGS.get(algorithm, {})}
     (tmp_path / "experiment.yaml").write_text(

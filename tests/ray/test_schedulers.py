@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import raytune_hpo as rh
-from raytune_hpo import journal, plugins
+from raytune_hpo import journal
 from raytune_hpo.chaos.checked_decisions import check_decisions
 from raytune_hpo.trial import FailureKind, TrialState
-from tests.faults.test_decisions import SETTINGS, STEPS
+from tests.faults.test_decisions import NAMES, SETTINGS, STEPS
 from tests.ray.test_run import pytestmark as _marks
 from tests.ray.test_run import tune
 
@@ -39,7 +39,7 @@ def steps_of(result: rh.RunResult, trial: int) -> list[int]:
     return [report.metrics["seen"] for report in result.state.trials[trial].reports]
 
 
-@pytest.mark.parametrize("algorithm", [n for n in plugins.names("schedulers") if n != "none"])
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_each_scheduler_by_name(algorithm: str) -> None:
     scheduler = {"algorithm": algorithm, "settings": SETTINGS.get(algorithm, {})}
     result = tune(
@@ -108,21 +108,3 @@ def test_a_population_without_checkpoints_is_refused_after_one_trial() -> None:
     assert "checkpoint" in state.finish.message
     failed = [t for t in state.trials.values() if t.failure is not None]
     assert [t.failure.kind for t in failed if t.failure] == [FailureKind.NO_CHECKPOINT]
-
-
-def diverging(config: dict[str, Any]) -> None:
-    for step in range(1, STEPS + 1):
-        Path("step").write_text(str(step))
-        bad = rh.trial_number() == 1 and step > 1
-        rh.report(loss=float("nan") if bad else config["x"] / step, checkpoint="step")
-
-
-@pytest.mark.parametrize("algorithm", [n for n in plugins.names("schedulers") if n != "none"])
-def test_a_nan_is_a_failure_for_every_scheduler(algorithm: str) -> None:
-    scheduler = {"algorithm": algorithm, "settings": SETTINGS.get(algorithm, {})}
-    result = tune(diverging, scheduler=scheduler, trials=6, parallel=3, workdir="trial")
-    failed = [t for t in result.state.trials.values() if t.state is TrialState.FAILED]
-    assert [t.number for t in failed] == [1]
-    assert failed[0].failure is not None
-    assert failed[0].failure.kind is FailureKind.METRIC_NAN
-    assert not result.state.unfinished

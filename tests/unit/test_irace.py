@@ -66,7 +66,7 @@ def test_friedman_agrees_with_the_example_of_conover() -> None:
 def test_two_are_compared_by_the_signed_ranks_of_wilcoxon(n: int) -> None:
     rng = np.random.default_rng(n)
     for shift in (0.0, 0.3, 0.6, 0.9):
-        costs = rng.normal(size=(n, 2)) + [0.0, shift]
+        costs = rng.normal(size=(n, 2)) + np.array([0.0, shift])
         method = "exact" if n <= 30 else "asymptotic"
         if len(set(costs[:, 0] < costs[:, 1])) == 1:
             continue  # one is nowhere better, which needs no test
@@ -78,7 +78,7 @@ def test_two_are_compared_by_the_signed_ranks_of_wilcoxon(n: int) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.6, 0.9])
 def test_paired_t_tests_are_against_the_lowest_mean(shift: float) -> None:
-    costs = np.random.default_rng(3).normal(size=(15, 4)) + [0.0, shift, 2 * shift, 3 * shift]
+    costs = np.random.default_rng(3).normal(size=(15, 4)) + shift * np.arange(4)
     best = int(costs.mean(axis=0).argmin())
     chances = [stats.ttest_rel(costs[:, i], costs[:, best]).pvalue for i in range(4)]
     expected = [i != best and chance < 0.05 for i, chance in enumerate(chances)]
@@ -120,7 +120,7 @@ def test_friedman_finds_a_difference_among_equals_as_rarely_as_it_says() -> None
 def test_hard_instances_do_not_hide_a_difference() -> None:
     """Costs differ a thousand times more between instances than between configurations."""
     rng = np.random.default_rng(6)
-    costs = 1000 * rng.random((30, 1)) + rng.normal(0, 0.2, (30, 3)) + [0.0, 0.0, 1.0]
+    costs = 1000 * rng.random((30, 1)) + rng.normal(0, 0.2, (30, 3)) + np.array([0.0, 0.0, 1.0])
     for test in ("friedman", "t"):
         assert races.worse(costs, test, 0.95).tolist() == [False, False, True]  # type: ignore[arg-type]
 
