@@ -38,17 +38,19 @@ def worse(costs: Costs, test: Test, confidence: float) -> Mask:
         return _worse_of_two(costs, alpha) if costs.shape[1] == 2 else _friedman(costs, alpha)
 
 
-def merits(costs: Costs, test: Test) -> npt.NDArray[np.float64]:
+def merits(costs: Costs, test: Test) -> Costs:
     """Return what a test calls a configuration good by: its rank sum or mean, lower being better.
+
+    Returns shape (k,).
 
     Args:
         costs: Shape (n, k), n at least 1.
         test: As ``worse`` takes it.
     """
-    if test == "friedman":
-        return ranks(costs).sum(axis=0)
     # The numbers are divided first so that the sum of huge ones does not overflow.
-    return (costs / len(costs)).sum(axis=0)
+    parts = ranks(costs) if test == "friedman" else costs / len(costs)
+    found: Costs = parts.sum(axis=0)
+    return found
 
 
 def ranks(costs: Costs, violations: Costs | None = None) -> Costs:

@@ -169,7 +169,8 @@ class IraceSearcher(UntriedSearcher):
             left = math.exp(factors - narrowed * math.log(self._iterations))
         even = 1 / self._sizes
         most = np.maximum(_COPY ** (1 / len(self._sizes)), even)
-        return np.minimum(1 - left + left * even, most)
+        certain: Cube = np.minimum(1 - left + left * even, most)
+        return certain
 
     def _alike(self, u: Cube, v: Cube) -> bool:
         """Return whether two configs are the same as far as sampling can tell."""

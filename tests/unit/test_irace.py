@@ -122,7 +122,7 @@ def test_hard_instances_do_not_hide_a_difference() -> None:
     rng = np.random.default_rng(6)
     costs = 1000 * rng.random((30, 1)) + rng.normal(0, 0.2, (30, 3)) + np.array([0.0, 0.0, 1.0])
     for test in ("friedman", "t"):
-        assert races.worse(costs, test, 0.95).tolist() == [False, False, True]  # type: ignore[arg-type]
+        assert races.worse(costs, test, 0.95).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("test", ["friedman", "t"])

@@ -198,7 +198,7 @@ def test_it_finds_more_than_random_search() -> None:
 
     def best(make: Callable[..., Any], seed: int) -> float:
         searcher = make(space, LOSS, seed)
-        losses = []
+        losses: list[float] = []
         for trial in range(100):
             c = searcher.suggest(trial)
             loss = (c["x"] - 0.3) ** 2 + (c["y"] - 0.8) ** 2 + (c["n"] / 50 - 0.5) ** 2

@@ -63,12 +63,13 @@ def test_any_number_of_workers_does(algorithm: str, parallel: int) -> None:
     assert max(trial.step for trial in state.trials.values()) == STEPS
 
 
-@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize(
+    ("algorithm", "checkpoints"),
+    [*((name, True) for name in NAMES)]
+    + [(name, False) for name in NAMES if name not in plugins.POPULATIONS],
+)
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("algorithm", NAMES)
 def test_no_crash_changes_a_decision(algorithm: str, seed: int, *, checkpoints: bool) -> None:
-    if not checkpoints and algorithm in plugins.POPULATIONS:
-        pytest.skip("a population needs checkpoints")
     chance = random.Random(seed)
     clock = VirtualClock()
     records: list[Record] = []
