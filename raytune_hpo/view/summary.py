@@ -122,6 +122,8 @@ def _best(state: RunState, trial: TrialRecord) -> list[str]:
     values = tuple(trial.values or [])
     lines = [f"  best       trial {trial.number}: {text.values_text(state, values)}"]
     lines += [f"             {text.config_text(trial.config)}"]
+    if trial.parent is not None:
+        lines += [f"             grown from {' > '.join(map(str, _ancestors(state, trial)))}"]
     base = text.baseline_values(state)
     if base is None:
         return lines
@@ -133,6 +135,15 @@ def _best(state: RunState, trial: TrialRecord) -> list[str]:
     )
     numbers = f"{text.number(base[0])} -> {text.number(values[0])}"
     return [*lines, f"  gain       {words} ({numbers})"]
+
+
+def _ancestors(state: RunState, trial: TrialRecord) -> list[int]:
+    """Return the trials that a fork goes back to, the oldest first."""
+    found: list[int] = []
+    while trial.parent is not None:
+        found.insert(0, trial.parent)
+        trial = state.trials[trial.parent]
+    return found
 
 
 def _front(state: RunState, best: Sequence[int]) -> list[str]:
