@@ -42,6 +42,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "evolution": "raytune_hpo.searchers.evolution:EvolutionSearcher",
         "grid": "raytune_hpo.searchers.grid:GridSearcher",
         "hyperopt": "raytune_hpo.searchers.hyperopt:HyperoptSearcher",
+        "irace": "raytune_hpo.searchers.irace:IraceSearcher",
         "random": "raytune_hpo.searchers.random:RandomSearcher",
         "sobol": "raytune_hpo.searchers.sobol:SobolSearcher",
         "tpe": "raytune_hpo.searchers.tpe:TpeSearcher",
@@ -223,6 +224,8 @@ def auto_searcher(
     count = space.cardinality
     if count is not None and trials is not None and count <= trials:
         return "grid", f"the space has {count} configs and the budget is {trials} trials"
+    if scheduler == "irace" and not objective.multi:
+        return "irace", "it ranks by instances survived, as the races do"
     if scheduler in POPULATIONS:
         return "sobol", f"{scheduler} begins with trials that cover the space evenly"
     if scheduler != "none" and not objective.multi:

@@ -186,9 +186,7 @@ class BoSearcher(UntriedSearcher):
         chance = math.exp(float(feasibility.height(at)[0]))
         return float(np.mean(gains)) * warped.unit * chance
 
-    def _gain(
-        self, evidence: Evidence, x: Matrix, y: Matrix, hyper: Hyper, at: Matrix
-    ) -> float:
+    def _gain(self, evidence: Evidence, x: Matrix, y: Matrix, hyper: Hyper, at: Matrix) -> float:
         """Return the expected improvement at one place for some hyperparameters."""
         kept = _kept(y, _KEPT)
         process = Process(x[kept], y[kept], self._features.group, hyper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from raytune_hpo.objective import Objective
 from raytune_hpo.standing import FAILED, standing
-from raytune_hpo.trial import Config, Outcome
+from raytune_hpo.trial import Config, Outcome, TrialState
 
 Matrix = npt.NDArray[np.float64]
 
@@ -26,7 +27,7 @@ class Evidence:
         valued: Cubes of the n trials with values, in the order in which they ended, shape (n, d).
         values: Lower is better, shape (n, goals).
         violations: Above 0 is violated, shape (n, constraints); infinite where it is not known.
-        steps: Reports that each had made, shape (n,).
+        steps: Reports that each had made, infinity for those that completed, shape (n,).
         ended: Cubes of the trials that tell whether a config can run, shape (m, d): those with
             values, and those that failed.
         failed: Which of these failed, shape (m,).
@@ -74,7 +75,7 @@ def collect(
             valued.append(cubes[number])
             values.append(found.values)
             violations.append(outcome.violations or (0.0,) * len(objective.constraints))
-            steps.append(outcome.step)
+            steps.append(math.inf if outcome.state is TrialState.COMPLETED else outcome.step)
     pending = [cubes[number] for number, (_, outcome) in trials.items() if outcome is None]
     return Evidence(
         valued=np.array(valued).reshape(len(valued), d),

@@ -24,11 +24,11 @@ class MfboSearcher(BoSearcher):
     """Proposes the config from which the most improvement is expected when it is run to the end.
 
     For schedulers that stop or pause trials early. The model is that of ``bo`` with one dimension
-    more: how far a trial got. Each trial counts by its latest value, at the logarithm of its step,
-    trials that run or stand paused included; how much values at low steps tell of those at the
-    highest step seen so far, where configs are compared, is learnt. Pending trials without a value,
-    constraints, failures and several goals are handled as ``bo`` does. In a finite space no config
-    is proposed twice.
+    more: how far a trial got. Each trial counts by its latest value at the logarithm of its step,
+    whether it runs, stands paused or has ended; one that completed counts at the end. How much the
+    values at low steps tell of those at the end is learnt, as a length scale. Trials without a
+    value, constraints, failures and several goals are handled as ``bo`` does. In a finite space no
+    config is proposed twice.
 
     Args:
         space: What to search; the first proposals follow the priors.
@@ -122,9 +122,9 @@ class MfboSearcher(BoSearcher):
     def _observed(self, evidence: Evidence) -> Matrix:
         """Return the coordinates of the trials with values, at the steps where they stand."""
         x = self._features.embed(evidence.valued)
-        most = evidence.steps.max(initial=1.0)
+        most = max((outcome.step for outcome in self._latest.values()), default=1)
         if most > 1:
-            x[:, -1] = np.log(np.maximum(evidence.steps, 1.0)) / math.log(most)
+            x[:, -1] = np.log(np.clip(evidence.steps, 1, most)) / math.log(most)
         return x
 
     def _hyper(self, name: str | None, x: Matrix, y: Matrix, priors: Priors) -> Hyper:

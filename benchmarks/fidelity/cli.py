@@ -66,7 +66,5 @@ def _report(options: argparse.Namespace) -> int:
         counts = [int(text) for text in options.workers.split(",")]
         runs = {key: run for key, run in runs.items() if key.workers in counts}
     tuners = options.tuners.split(",") if options.tuners else None
-    print(
-        report(runs, reference.read(), at=options.at, tuners=tuners, markdown=options.markdown)
-    )
+    print(report(runs, reference.read(), at=options.at, tuners=tuners, markdown=options.markdown))
     return 0

@@ -141,9 +141,7 @@ def _hyperparameter(axis: Axis) -> Any:
     if axis.kind == "choice":
         return CategoricalHyperparameter(axis.name, list(axis.choices))
     if axis.kind == "int":
-        return UniformIntegerHyperparameter(
-            axis.name, int(axis.low), int(axis.high), log=axis.log
-        )
+        return UniformIntegerHyperparameter(axis.name, int(axis.low), int(axis.high), log=axis.log)
     return UniformFloatHyperparameter(axis.name, axis.low, axis.high, log=axis.log)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.trial import Config, Outcome, Result
 
 from .tuners import OBJECTIVE, Setting, Tuner
+
+logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 _AHEAD = 200
 """Trials that Tune has ready before they run, with its own random search and up to 200 CPUs."""
@@ -126,9 +129,11 @@ class _RayInTurn(_Ray):
 
     def next_move(self, paused: Sequence[int], *, more: bool) -> Move | None:
         """Return the paused trial that is to go on, or to be cut short."""
-        for trial in paused:
-            if self.trials[trial].status == RayTrial.TERMINATED:
-                return Drop(trial)
+        for number, trial in self.trials.items():
+            if number in paused and trial.status == RayTrial.TERMINATED:
+                return Drop(number)
+            if number not in paused and trial.status == RayTrial.PAUSED:
+                trial.status = RayTrial.RUNNING  # it was resumed
         chosen = self._chosen()
         return Resume(self._numbers[chosen]) if chosen.status == RayTrial.PAUSED else None
 

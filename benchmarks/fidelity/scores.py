@@ -35,9 +35,7 @@ def best_known(runs: Mapping[Key, Run], references: Mapping[str, Reference]) -> 
     return best
 
 
-def curves(
-    runs: Sequence[Run], budget: float, reference: Reference, best: float
-) -> Curves:
+def curves(runs: Sequence[Run], budget: float, reference: Reference, best: float) -> Curves:
     """Return the regret of runs at all times; 1 while they hold no config."""
     found = []
     for run in runs:

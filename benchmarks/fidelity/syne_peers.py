@@ -34,11 +34,6 @@ def asha_bore(setting: Setting, **settings: Any) -> Tuner:
     return _tuner(baselines.ASHABORE, setting, settings)
 
 
-def asha_cqr(setting: Setting, **settings: Any) -> Tuner:
-    """Return ASHA with quantile regression."""
-    return _tuner(baselines.ASHACQR, setting, settings)
-
-
 def bohb(setting: Setting, **settings: Any) -> Tuner:
     """Return ASHA with kernel density estimators learnt per rung."""
     return _tuner(baselines.BOHB, setting, settings)
@@ -81,7 +76,9 @@ class _Both:
         if suggestion is None:
             return None
         self._proposed[trial] = suggestion.config
-        values = {axis.name: _value(axis, suggestion.config[axis.name]) for axis in self._space.axes}
+        values = {
+            axis.name: _value(axis, suggestion.config[axis.name]) for axis in self._space.axes
+        }
         return self._space.active(values)
 
     def adopt(self, trial: int, config: Config) -> None:

@@ -49,7 +49,6 @@ _PEERS = {
     "ray-hyperband": "ray_peers:hyperband",
     "syne-asha": "syne_peers:asha",
     "syne-asha-bore": "syne_peers:asha_bore",
-    "syne-asha-cqr": "syne_peers:asha_cqr",
     "syne-bohb": "syne_peers:bohb",
 }
 """Modules of this folder, imported when a run needs them: not every peer is installed."""

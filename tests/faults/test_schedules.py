@@ -27,6 +27,7 @@ from raytune_hpo.engine import Engine
 from raytune_hpo.journal import Record
 from raytune_hpo.searchers.base import Searcher
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.stopping import Verdict
 from raytune_hpo.trial import Failure, FailureKind, TrialState
 
 pytestmark = pytest.mark.faults
@@ -265,9 +266,9 @@ class ReadsTheWallClock(SimulatedEngine):
 class EndsEarly(SimulatedEngine):
     """Says that all trials are done when one is not."""
 
-    def _no_more_trials(self) -> tuple[str, str] | None:
+    def _no_more_trials(self) -> Verdict | None:
         if len(self.state.trials) + 1 == self.state.budget:
-            return "trials", "all are done"
+            return Verdict("trials", "all are done")
         return super()._no_more_trials()
 
 

@@ -97,7 +97,8 @@ def test_table_is_sorted_and_loads(kind: Kind) -> None:
 
 def test_names() -> None:
     assert plugins.names("searchers") == [
-        "auto", "bo", "bohb", "cmaes", "evolution", "grid", "hyperopt", "random", "sobol", "tpe",
+        "auto", "bo", "bohb", "cmaes", "evolution", "grid", "hyperopt",
+        "irace", "random", "sobol", "tpe",
     ]  # fmt: skip
     assert plugins.names("schedulers") == [
         "asha", "bohb", "hyperband", "irace", "median", "none", "patient", "pb2", "pbt",
