@@ -40,7 +40,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tuners", help="only these, in this order")
     parser.add_argument("--tasks", help="only these")
     parser.add_argument("--workers", help="only these numbers of workers")
-    parser.add_argument("--at", type=float, default=60.0, help="full-job equivalents of the level")
+    parser.add_argument("--at", type=float, default=0.6, help="share of the budget")
     parser.add_argument("--markdown", action="store_true")
     parser.set_defaults(command=_report)
 

@@ -31,8 +31,7 @@ def report(
     Args:
         runs: All runs; those of tuners that are not shown count for the best known values.
         references: By task.
-        at: Random search's level is taken after so many full-job equivalents with 4 workers, and
-            always at the end of the budget.
+        at: Random search's level is taken after this share of the budget, and at its end.
         tuners: Which are shown, in this order; None for all, in the order of the file.
         markdown: Whether tables are Markdown's.
     """
@@ -48,7 +47,7 @@ def report(
             name: curves(group, budget, references[task], best[task])
             for name, group in groups.items()
         }
-        rows = _rows(found, groups, sorted({min(at, budget), budget}), names)
+        rows = _rows(found, groups, sorted({at * budget, budget}), names)
         title = f"{task}, {workers} workers"
         parts.append(f"{'### ' * markdown}{title}\n\n{table(rows, markdown)}")
     return "\n\n".join(parts)

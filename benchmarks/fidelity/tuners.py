@@ -34,7 +34,7 @@ class Tuner:
 
     Attributes:
         job: Makes the reports of a job with a config; None for all there are.
-        late: The searcher is asked after the scheduler, never ahead: for peers that are both in one.
+        late: The searcher is asked after the scheduler, never ahead; for peers that are both.
     """
 
     searcher: Searcher

@@ -44,7 +44,7 @@ def report(
             title = f"{workers} worker{'s' * (workers > 1)}, {budget} trials"
             parts.append(f"{'## ' * markdown}{title}\n\n{part.text(markdown=markdown)}")
     parts += [
-        f"{'## ' * markdown}{title}\n\n{_table(rows, markdown)}" for title, rows in _losses(seen)
+        f"{'## ' * markdown}{title}\n\n{table(rows, markdown)}" for title, rows in _losses(seen)
     ]
     return "\n\n".join(parts)
 
