@@ -43,6 +43,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "grid": "raytune_hpo.searchers.grid:GridSearcher",
         "hyperopt": "raytune_hpo.searchers.hyperopt:HyperoptSearcher",
         "irace": "raytune_hpo.searchers.irace:IraceSearcher",
+        "mfbo": "raytune_hpo.searchers.mfbo:MfboSearcher",
         "random": "raytune_hpo.searchers.random:RandomSearcher",
         "sobol": "raytune_hpo.searchers.sobol:SobolSearcher",
         "tpe": "raytune_hpo.searchers.tpe:TpeSearcher",
@@ -228,8 +229,10 @@ def auto_searcher(
         return "irace", "it ranks by instances survived, as the races do"
     if scheduler in POPULATIONS:
         return "sobol", f"{scheduler} begins with trials that cover the space evenly"
-    if scheduler != "none" and not objective.multi:
-        return "bohb", f"{scheduler} stops trials early, and it learns from each rung by itself"
+    if scheduler == "bohb" and not objective.multi:
+        return "bohb", "it is what makes Hyperband BOHB"
+    if scheduler != "none":
+        return "mfbo", f"{scheduler} cuts trials short, and it learns from them however far they got"
     return AUTO, "bo, and tpe every third time while bo finds nothing better"
 
 

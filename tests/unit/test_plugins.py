@@ -98,7 +98,7 @@ def test_table_is_sorted_and_loads(kind: Kind) -> None:
 def test_names() -> None:
     assert plugins.names("searchers") == [
         "auto", "bo", "bohb", "cmaes", "evolution", "grid", "hyperopt",
-        "irace", "random", "sobol", "tpe",
+        "irace", "mfbo", "random", "sobol", "tpe",
     ]  # fmt: skip
     assert plugins.names("schedulers") == [
         "asha", "bohb", "hyperband", "irace", "median", "none", "patient", "pb2", "pbt",
@@ -170,10 +170,14 @@ def test_unknown_name_is_a_message_too() -> None:
     assert message.startswith("unknown searcher 'bayes'")
 
 
-def test_auto_learns_from_rungs_when_trials_are_stopped_early() -> None:
-    assert auto_searcher(LINE, LOSS, 50, "asha")[0] == "bohb"
+def test_auto_looks_at_the_scheduler() -> None:
     two = Objective((*LOSS.goals, *Objective.of("speed", "max").goals))
-    assert auto_searcher(LINE, two, 50, "asha")[0] == "auto"
+    assert auto_searcher(LINE, LOSS, 50, "asha")[0] == "mfbo"
+    assert auto_searcher(LINE, two, 50, "asha")[0] == "mfbo"
+    assert auto_searcher(LINE, LOSS, 50, "bohb")[0] == "bohb"
+    assert auto_searcher(LINE, two, 50, "bohb")[0] == "mfbo"
+    assert auto_searcher(LINE, LOSS, 50, "pbt")[0] == "sobol"
+    assert auto_searcher(LINE, LOSS, 50, "irace")[0] == "irace"
 
 
 def test_auto_takes_no_settings() -> None:
