@@ -88,6 +88,7 @@ class Engine:
         suggestions: Says how the searcher is called; at once by default.
         listener: Called with each record after it was journaled.
         time_limit_s: Of this session, from now on, or None.
+        hold_s: Other trials wait at most so long for the first one to show its metric.
         has_checkpoint: Whether a checkpoint, given by its path relative to the run directory, can
             still be gone on from; the newest such one is.
         copy_checkpoint: Copies a checkpoint to a trial by its number and returns the new path, or
@@ -110,6 +111,7 @@ class Engine:
         suggestions: Callable[[Searcher], Suggestions] = Suggestions,
         listener: Callable[[Record], None] = lambda record: None,
         time_limit_s: float | None = None,
+        hold_s: float = FIRST_TRIAL_HOLD_S,
         has_checkpoint: Callable[[str], bool] = lambda path: True,
         copy_checkpoint: Callable[[str, int], str | None] = lambda path, trial: path,
     ) -> None:
@@ -121,6 +123,7 @@ class Engine:
         self._clock = clock
         self._listener = listener
         self._time_limit_s = time_limit_s
+        self._hold_s = hold_s
         self._has_checkpoint = has_checkpoint
         self._copy_checkpoint = copy_checkpoint
         self._began_s = clock.monotonic()
@@ -347,8 +350,7 @@ class Engine:
         if any(trial.values is not None for trial in self.state.unfinished.values()):
             return False
         return (
-            bool(self._running())
-            and self._clock.monotonic() - self._first_start_s < FIRST_TRIAL_HOLD_S
+            bool(self._running()) and self._clock.monotonic() - self._first_start_s < self._hold_s
         )
 
     def _moved(self) -> int | None:

@@ -232,7 +232,7 @@ def auto_searcher(
     if scheduler == "bohb" and not objective.multi:
         return "bohb", "it is what makes Hyperband BOHB"
     if scheduler != "none":
-        return "mfbo", f"{scheduler} cuts trials short, and it learns from them however far they got"
+        return "mfbo", f"{scheduler} cuts trials short, and it learns from how far they got"
     return AUTO, "bo, and tpe every third time while bo finds nothing better"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raytune_hpo.engine import Engine, Start
+from raytune_hpo.engine import FIRST_TRIAL_HOLD_S, Engine, Start
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import MemoryJournal, Record
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
@@ -59,6 +59,8 @@ class Simulation:
         scheduler: New; default: the experiment's.
         checkpoints: Each report makes a checkpoint. A trial that goes on, or was forked, skips in
             no time the reports up to it.
+        hold_s: Other trials wait at most so long for the first one to show its metric, and no
+            longer than its first report takes.
         suggestions: Says how the searcher is called.
 
     Example:
@@ -82,6 +84,7 @@ class Simulation:
         searcher: Searcher | None = None,
         scheduler: Scheduler | None = None,
         checkpoints: bool = False,
+        hold_s: float = FIRST_TRIAL_HOLD_S,
         suggestions: Callable[[Searcher], Suggestions] = Suggestions,
     ) -> None:
         self.clock = clock or VirtualClock()
@@ -117,6 +120,7 @@ class Simulation:
             self.clock,
             suggestions=suggestions,
             time_limit_s=time_limit_s or experiment.time_limit_s,
+            hold_s=hold_s,
         )
 
     def run(self, events: int | None = None) -> RunState:

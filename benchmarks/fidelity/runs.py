@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.quality.ours import search_space
-from raytune_hpo import engine
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 from raytune_hpo.searchers.base import Searcher
@@ -18,10 +17,6 @@ from raytune_hpo.trial import Config
 
 from .tasks import Point, Task
 from .tuners import Setting, Tuner
-
-# Trials wait so long at most for the first one to report. A simulation ends a wait by an event
-# only, and there is none before that report, which may take hours of virtual time.
-engine.FIRST_TRIAL_HOLD_S = 0.0
 
 
 @dataclass
@@ -73,6 +68,8 @@ def simulate(tuner: Tuner, task: Task, setting: Setting, budget: float) -> Run:
         searcher=tuner.searcher,
         scheduler=tuner.scheduler,
         checkpoints=True,
+        # A first report may take hours, and the others would wait for it.
+        hold_s=0.0,
         suggestions=lambda searcher: _Timed(searcher, costs, late=tuner.late),
     )
     state = simulation.run()
