@@ -190,6 +190,8 @@ class Engine:
         self._waiting = [
             t.number for t in self.state.unfinished.values() if t.state is TrialState.PENDING
         ]
+        if self.state.finished:
+            self._ask_gain()
         self._check()
 
     def _settle_trial(
@@ -399,6 +401,9 @@ class Engine:
     def _new_trial(self) -> int | None:
         number = self.next_number
         if self._exhausted or number is None:
+            return None
+        if self._asked_gain and self._first_start_s is None:
+            # The answer may end the run that is resumed here.
             return None
         config, origin = self._planned(number)
         if config is not None:
@@ -648,7 +653,10 @@ class Engine:
         least = self.experiment.stop_when.expected_improvement
         if least is None or not self._asked_gain:
             return None
-        gain = self._suggestions.take_gain()
+        try:
+            gain = self._suggestions.take_gain()
+        except SearcherError as error:
+            return stopping.Verdict("searcher", str(error))
         if isinstance(gain, NotReady):
             return None
         self._asked_gain = False

@@ -113,6 +113,20 @@ def _uri(value: Any) -> str:
     return text
 
 
+def _above_0(value: Any) -> float:
+    found = float(fields.number(value))
+    if not found > 0:
+        raise wrong(f"must be above 0, not {found:g}")
+    return found
+
+
+_Above0 = Annotated[
+    float,
+    BeforeValidator(_above_0),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
+
+
 def mlflow(value: Any) -> Any:
     """Return the options of tracking, or False when it is switched off."""
     if isinstance(value, bool):
@@ -207,10 +221,10 @@ class Plateau(Section):
     hints: ClassVar = {"patience": "write trials", "min_delta": "write absolute"}
 
     trials: fields.Positive = Field(description="So many last trials are looked at.")
-    absolute: fields.Amount | None = Field(
+    absolute: _Above0 | None = Field(
         default=None, description="Improvement in the unit of the objective that is enough."
     )
-    relative: fields.Amount | None = Field(
+    relative: _Above0 | None = Field(
         default=None, description="Improvement as a share of the best value before that is enough."
     )
 
@@ -227,7 +241,7 @@ class Cost(Section):
     """What the trials may cost."""
 
     metric: fields.Text = Field(description="Reported by trials: what each has cost so far.")
-    limit: fields.Amount = Field(description="Of the sum over all trials.")
+    limit: _Above0 = Field(description="Of the sum over all trials.")
 
 
 class StopWhen(Section):
@@ -237,6 +251,7 @@ class StopWhen(Section):
         "target": "write it under objective",
         "time_limit": "write it at the top of the file",
         "trials": "write it at the top of the file",
+        "max_failed": "write it at the top of the file",
     }
 
     no_improvement: fields.Positive | None = Field(
@@ -248,14 +263,18 @@ class StopWhen(Section):
         description="So long without a new best trial; time between sessions does not count.",
     )
     plateau: Plateau | None = Field(
-        default=None, description="The best value improves by too little over some trials."
-    )
-    expected_improvement: fields.Amount | None = Field(
         default=None,
-        description="The searcher (bo, auto) expects less of the next trial, in the objective's "
-        "unit.",
+        description="The last `trials` made the best value better by less than `absolute` or "
+        "`relative`.",
     )
-    cost: Cost | None = Field(default=None, description="The trials have cost so much.")
+    expected_improvement: _Above0 | None = Field(
+        default=None,
+        description="The searcher (bo, mfbo, auto) expects less gain of the next trial, in the "
+        "objective's unit.",
+    )
+    cost: Cost | None = Field(
+        default=None, description="The latest values of `metric` sum to `limit` over all trials."
+    )
 
 
 class Resources(Section):

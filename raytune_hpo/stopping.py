@@ -5,6 +5,24 @@ run of yesterday as they judge one that is going on::
 
     state = RunState.replay(journal.read(run_dir))
     verdict = stopping.plateau(state, trials=20, relative=0.01)
+
+Example:
+    >>> import raytune_hpo as rh
+    >>> from raytune_hpo.simulate import Simulation
+    >>> experiment = rh.Experiment.from_python(
+    ...     run="noop", parameters={"x": rh.Float(0, 1)}, metric="loss", trials=8, parallel=1
+    ... )
+    >>> losses = iter([5.0, 3.0, 2.9, 2.9, 2.9, 2.9, 2.9, 2.9])
+    >>> steps = lambda config: [(60.0, {"loss": next(losses), "usd": 0.5})]
+    >>> state = Simulation(experiment, steps).run()
+    >>> no_improvement(state, trials=5)
+    Verdict(reason='no_improvement', message='no better trial among the last 5')
+    >>> no_improvement_for(state, run_s=480, limit_s=600) is None
+    True
+    >>> plateau(state, trials=6, relative=0.1).message
+    'the last 6 trials made the best value better by 0.1 only'
+    >>> cost_reached(state, "usd", limit=4).message
+    'the trials cost 4 by usd, and the limit is 4'
 """
 
 from __future__ import annotations
@@ -15,6 +33,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from raytune_hpo.errors import did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.state import RunState, TrialRecord
 from raytune_hpo.trial import FailureKind, TrialState
@@ -59,6 +78,7 @@ def rules(experiment: Experiment) -> Iterator[Rule]:
     if flat is not None:
         yield lambda state, run_s: plateau(state, flat.trials, flat.absolute, flat.relative)
     if cost is not None:
+        yield lambda state, run_s: cost_unknown(state, cost.metric)
         yield lambda state, run_s: cost_reached(state, cost.metric, cost.limit)
 
 
@@ -88,8 +108,10 @@ def same_error(state: RunState) -> Verdict | None:
     """End when the first trials all failed alike, and no other has shown a value."""
     first = [state.trials[number] for number in state.finished[:SAME_ERROR_LIMIT]]
     errors = {_error_key(trial) for trial in first}
-    others = state.failed < len(state.finished) or _has_values(state)
-    if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors or others:
+    if len(first) < SAME_ERROR_LIMIT or len(errors) > 1 or None in errors or _has_values(state):
+        return None
+    ended = (state.trials[number] for number in state.finished)
+    if any(t.values is not None and t.state is not TrialState.FAILED for t in ended):
         return None
     text = first[0].failure.message if first[0].failure else ""
     return Verdict(
@@ -152,14 +174,30 @@ def plateau(
     )
 
 
+def cost_unknown(state: RunState, metric: str) -> Verdict | None:
+    """End when a trial of this session ran to its end and no trial told its cost.
+
+    Else a mistake in the name would leave the cost without a limit.
+    """
+    if any(_number(trial.metrics, metric) is not None for trial in state.trials.values()):
+        return None
+    for trial in map(state.trials.__getitem__, state.finished):
+        this_session = trial.attempts[-1].session == len(state.sessions)
+        if this_session and trial.state is TrialState.COMPLETED:
+            reported = ", ".join(sorted(trial.metrics))
+            text = f"trial {trial.number} did not report {metric}, the metric of stop_when.cost, "
+            text += f"as a number. It reported: {reported}{did_you_mean(metric, trial.metrics)}"
+            return Verdict("spec", text)
+    return None
+
+
 def cost_reached(state: RunState, metric: str, limit: float) -> Verdict | None:
     """End when the trials have cost so much: the sum of each one's latest value of a metric.
 
-    A fork counts from its parent's value on. What is no number counts nothing.
+    A fork that counts on from its parent's value costs what it adds. What is no number counts
+    nothing.
     """
-    trials = state.trials.values()
-    parts = (_number(t.metrics, metric) - _number(t.inherited, metric) for t in trials)
-    cost = math.fsum(parts)
+    cost = math.fsum(_cost(trial, metric) for trial in state.trials.values())
     if cost < limit:
         return None
     return Verdict("cost", f"the trials cost {cost:.6g} by {metric}, and the limit is {limit:g}")
@@ -178,11 +216,18 @@ def little_to_gain(gain: float, least: float) -> Verdict | None:
     return Verdict("expected_improvement", text)
 
 
-def _number(metrics: Mapping[str, Any], name: str) -> float:
+def _cost(trial: TrialRecord, metric: str) -> float:
+    latest = _number(trial.metrics, metric) or 0.0
+    before = _number(trial.inherited, metric) or 0.0
+    # A fork that has less than its parent had began to count anew.
+    return latest - before if latest >= before else latest
+
+
+def _number(metrics: Mapping[str, Any], name: str) -> float | None:
     value = metrics.get(name)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return 0.0
-    return float(value) if math.isfinite(value) else 0.0
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def _has_values(state: RunState) -> bool:

@@ -103,7 +103,11 @@ class Suggestions:
         self._call(self._measure)
 
     def take_gain(self) -> float | NotReady | None:
-        """Return what was requested, None when the searcher cannot tell yet, or ``NOT_READY``."""
+        """Return what was requested, None when the searcher cannot tell yet, or ``NOT_READY``.
+
+        Raises:
+            SearcherError: The searcher failed, so it will never tell.
+        """
         return self._gain
 
     def close(self) -> None:
@@ -148,6 +152,12 @@ class InBackground(Suggestions):
         if self._error is not None:
             raise self._error
         return NOT_READY
+
+    def take_gain(self) -> float | NotReady | None:
+        """Return what was requested, None when the searcher cannot tell yet, or ``NOT_READY``."""
+        if self._error is not None:
+            raise self._error
+        return super().take_gain()
 
     def close(self) -> None:
         """End the searcher's thoughts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +39,8 @@ class Curve:
         """Take in a report; a best value has to be lower by more than ``min_delta``."""
         self.used, self.value = used, value
         self.count += 1
-        self.mean += (value - self.mean) / self.count
+        # In this form nothing overflows, and the mean of equal numbers is exact.
+        self.mean += value / self.count - self.mean / self.count
         if value < self.best - min_delta:
             self.best, self.best_at = value, used
 
@@ -114,6 +115,50 @@ class CurveScheduler(ABC):
         return None
 
 
+class Places:
+    """The entries of trials at places 1, 2, 3, ...; a trial enters several places in a row at once.
+
+    Places that the same trials have entered alike share one list, so the memory depends on how many
+    reports there are and not on how many places a report skips.
+
+    Example:
+        >>> places = Places()
+        >>> places.enter(0, 50_000, 0.5)
+        >>> places.enter(0, 20_000, 0.3)
+        >>> places.at(20_000), places.at(20_001), places.at(50_001)
+        ([0.3, 0.5], [0.5], [])
+    """
+
+    def __init__(self) -> None:
+        self._ends: list[int] = []
+        self._entries: list[list[float]] = []
+
+    def at(self, place: int) -> Sequence[float]:
+        """Return the entries at a place, ascending."""
+        index = bisect_left(self._ends, place)
+        return self._entries[index] if index < len(self._ends) else []
+
+    def enter(self, before: int, last: int, entry: float) -> None:
+        """Enter the places after ``before`` up to ``last``.
+
+        Args:
+            before: 0, or the last place that the trial has entered.
+            last: Above ``before``.
+            entry: Of the trial.
+        """
+        self._cut(last)
+        for index in range(bisect_right(self._ends, before), bisect_right(self._ends, last)):
+            insort(self._entries[index], entry)
+
+    def _cut(self, place: int) -> None:
+        """Have a list end at a place."""
+        index = bisect_left(self._ends, place)
+        if index == len(self._ends) or self._ends[index] != place:
+            entries = list(self.at(place))
+            self._ends.insert(index, place)
+            self._entries.insert(index, entries)
+
+
 class ComparingScheduler(CurveScheduler):
     """Compares a trial with others at the same place, at each multiple of ``interval``.
 
@@ -147,7 +192,7 @@ class ComparingScheduler(CurveScheduler):
         super().__init__(objective, name, resource, min_resource, found)
         self.interval = interval
         self.min_trials = min_trials
-        self._entries: dict[int, list[float]] = {}
+        self._places = Places()
 
     @abstractmethod
     def entry(self, curve: Curve) -> float:
@@ -159,15 +204,13 @@ class ComparingScheduler(CurveScheduler):
 
     def add(self, curve: Curve, used: float, value: float) -> bool:
         """Take in a report and compare, if it is the first one at a place."""
-        before = self._place(curve.used)
+        before, place = self._place(curve.used), self._place(used)
         curve.add(used, value)
-        places = range(before + 1, self._place(used) + 1)
-        if not places:
+        if place == before:
             return False
-        others = self._entries.get(places[-1], ())
+        others = self._places.at(place)
         hopeless = len(others) >= self.min_trials and curve.best > self.limit(others)
-        for place in places:
-            insort(self._entries.setdefault(place, []), self.entry(curve))
+        self._places.enter(before, place, self.entry(curve))
         return hopeless
 
     def _place(self, used: float) -> int:
@@ -175,8 +218,28 @@ class ComparingScheduler(CurveScheduler):
         return 0 if used <= 0 else math.floor(used / self.interval * (1 + 1e-12))
 
 
+def quantile(entries: Sequence[float], share: float) -> float:
+    """Return a quantile, interpolated linearly between two entries.
+
+    Args:
+        entries: At least one; ascending.
+        share: From 0 to 1.
+
+    Example:
+        >>> quantile([1.0, 2.0, 4.0, 8.0], 0.5)
+        3.0
+    """
+    place, part = divmod(share * (len(entries) - 1), 1)
+    low = entries[int(place)]
+    if part == 0:
+        return low
+    high = entries[int(place) + 1]
+    # The difference of huge numbers overflows.
+    return min(low + part * (high - low), high)
+
+
 def _one_goal(objective: Objective, name: str) -> list[Problem]:
     if not objective.multi:
         return []
-    text = f"{name} compares trials by one goal; asha, sha and hyperband take several"
+    text = f"{name} judges trials by one goal; asha, sha and hyperband take several"
     return [Problem("scheduler.algorithm", text)]

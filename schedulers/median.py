@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from raytune_hpo.objective import Objective
-from raytune_hpo.schedulers.curves import ComparingScheduler, Curve
+from raytune_hpo.schedulers.curves import ComparingScheduler, Curve, quantile
 from raytune_hpo.space import SearchSpace
 
 
@@ -21,7 +20,7 @@ class Median(ComparingScheduler):
         resource: The metric that counts what a trial has used, such as ``epoch``; None counts its
             reports with an objective value.
         min_resource: No trial is stopped before.
-        interval: Of the resource, between two comparisons.
+        interval: Of the resource, between two comparisons; about what a report adds, or more.
         min_trials: So many other trials have to have come there.
 
     Raises:
@@ -61,4 +60,4 @@ class Median(ComparingScheduler):
 
     def limit(self, entries: Sequence[float]) -> float:
         """Return the median."""
-        return median(entries)
+        return quantile(entries, 0.5)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from raytune_hpo.errors import Problem
 from raytune_hpo.objective import Objective
-from raytune_hpo.schedulers.curves import ComparingScheduler, Curve
+from raytune_hpo.schedulers.curves import ComparingScheduler, Curve, quantile
 from raytune_hpo.schedulers.halving import SETTINGS
 from raytune_hpo.space import SearchSpace
 
@@ -25,7 +23,7 @@ class Percentile(ComparingScheduler):
         resource: The metric that counts what a trial has used, such as ``epoch``; None counts its
             reports with an objective value.
         min_resource: No trial is stopped before.
-        interval: Of the resource, between two comparisons.
+        interval: Of the resource, between two comparisons; about what a report adds, or more.
         min_trials: So many other trials have to have come there.
 
     Raises:
@@ -73,4 +71,4 @@ class Percentile(ComparingScheduler):
 
     def limit(self, entries: Sequence[float]) -> float:
         """Return the percentile."""
-        return float(np.percentile(entries, self.percentile))
+        return quantile(entries, self.percentile / 100)

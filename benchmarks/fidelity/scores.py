@@ -76,16 +76,6 @@ def mean_at(curve: Curves, at: float) -> Interval:
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def difference_at(ours: Curves, theirs: Curves, at: float) -> Interval:
-    """Return by how much the mean regret of some runs is above that of others at a time."""
-    rng = np.random.default_rng(0)
-    column = round(at * _STEPS) - 1
-    a, b = ours[:, column], theirs[:, column]
-    samples = [_resampled(a, rng).mean() - _resampled(b, rng).mean() for _ in range(_RESAMPLES)]
-    low, high = np.quantile(samples, (0.025, 0.975))
-    return Interval(float(a.mean() - b.mean()), float(low), float(high))
-
-
 def _resampled(rows: Curves, rng: np.random.Generator) -> Curves:
     return np.asarray(rows[rng.integers(len(rows), size=len(rows))])
 

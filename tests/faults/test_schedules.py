@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raytune_hpo import stopping
 from raytune_hpo.chaos.checker import check, compare_untimed
 from raytune_hpo.chaos.nemesis import (
     LARGEST_CHOICE,
@@ -178,8 +179,10 @@ class CountsRetriesAnew(SimulatedEngine):
 class IgnoresMaxFailed(SimulatedEngine):
     """Goes on however many trials have failed."""
 
-    def _too_many_failures(self) -> tuple[str, str] | None:
-        return None
+    def _check(self) -> None:
+        unlimited = self.experiment.model_copy(update={"max_failed": None})
+        self._rules = tuple(stopping.rules(unlimited))
+        super()._check()
 
 
 class HidesFailures(SimulatedEngine):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Sequence
 from statistics import median
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ from hypothesis import strategies as st
 
 from raytune_hpo.errors import SpecError
 from raytune_hpo.objective import BadMetric, Objective
+from raytune_hpo.schedulers import curves, patient, percentile, threshold
+from raytune_hpo.schedulers import median as median_module
 from raytune_hpo.schedulers.base import Decision, Scheduler
+from raytune_hpo.schedulers.curves import Curve, Places, quantile
 from raytune_hpo.schedulers.median import Median
 from raytune_hpo.schedulers.patient import Patient
 from raytune_hpo.schedulers.percentile import Percentile
@@ -118,6 +123,63 @@ def test_the_rule_is_that_of_the_paper(curves: list[list[float]]) -> None:
         seen.append(values[: len(decisions)])
 
 
+def test_steps_of_many_units_cost_no_more_than_steps_of_one() -> None:
+    rule = Median(SPACE, LOSS, 1, min_trials=1, resource="tokens")
+    for trial, value in enumerate((0.5, 0.6, 0.4)):
+        rule.on_trial(trial, {}, None)
+        decisions = [
+            rule.on_result(report(trial, step, value, tokens=step * 10**12)) for step in (1, 2)
+        ]
+        assert decisions[0] is (STOP if value == 0.6 else GO)
+    assert len(rule._places._ends) == 2
+
+
+# Places and quantiles
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(1, 9), st.floats(-9, 9)), min_size=1, max_size=30
+    )
+)
+def test_a_report_enters_each_place_that_it_passes(
+    reports: list[tuple[int, int, float]],
+) -> None:
+    places, at = Places(), [0] * 5
+    expected: dict[int, list[float]] = {place: [] for place in range(1, 60)}
+    for trial, ahead, entry in reports:
+        before, at[trial] = at[trial], at[trial] + ahead
+        places.enter(before, at[trial], entry)
+        for place in range(before + 1, at[trial] + 1):
+            expected.setdefault(place, []).append(entry)
+    for place, entries in expected.items():
+        assert list(places.at(place)) == sorted(entries)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.floats(0, 1))
+def test_a_quantile_is_that_of_numpy(entries: list[float], share: float) -> None:
+    entries.sort()
+    assert quantile(entries, share) == pytest.approx(np.quantile(entries, share), abs=1e-6)
+
+
+@given(st.floats(-1e308, 1e308), st.integers(1, 30), st.floats(0, 1))
+def test_equal_entries_have_their_value_as_quantile_and_mean(
+    value: float, count: int, share: float
+) -> None:
+    assert quantile([value] * count, share) == value
+    curve = Curve()
+    for step in range(count):
+        curve.add(step, value)
+    assert curve.mean == value
+
+
+def test_huge_values_overflow_nowhere() -> None:
+    assert quantile([-1e308, 1e308], 0.75) == 1e308
+    rule = Median(SPACE, LOSS, 1, min_trials=1)
+    curve(rule, 0, [1e308, -1e308, 1e308])
+    assert curve(rule, 1, [1e308, -1e307, 1e308]) == [GO, GO, GO]
+
+
 # Percentile
 
 
@@ -172,6 +234,13 @@ def test_patience_may_be_in_seconds() -> None:
 # All
 
 
+@pytest.mark.parametrize("module", [curves, median_module, patient, percentile, threshold])
+def test_the_examples_are_right(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
 RULES = [
     Median(SPACE, LOSS, 1, min_trials=1),
     Percentile(SPACE, LOSS, 1, min_trials=1),
@@ -197,7 +266,7 @@ def test_several_goals_are_refused(name: str) -> None:
     made = {"median": Median, "percentile": Percentile, "threshold": Threshold, "patient": Patient}
     settings = {"worst": 1.0} if name == "threshold" else {}
     several = Objective([LOSS.goals[0], Objective.of("size").goals[0]])
-    with pytest.raises(SpecError, match=f"{name} compares trials by one goal"):
+    with pytest.raises(SpecError, match=f"{name} judges trials by one goal"):
         made[name](SPACE, several, 1, **settings)
 
 

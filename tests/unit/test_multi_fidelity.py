@@ -293,12 +293,15 @@ def test_the_report_compares_with_random_search() -> None:
         Key("other", "line", 16, 0, 10.0): run_of((1.0, 0.9)),
     }
     text = report(runs, SCALE, at=1.0, markdown=True)
-    first, second = text.split("\n\n### ")
-    assert "line, 4 workers" in first or "line, 4 workers" in second
-    assert "| asha+bo | 1 | 7 | 1 | 0.0 | 5.0 [5.0, 5.0] | 0.250 [0.250, 0.250] |" in text
-    assert "| other | 1 | 1 | 1 | 0.0 | - | 0.900 [0.900, 0.900] |" in text
+    four, sixteen = text.split("### 16 workers")
+    assert "4 workers, 10 full-job equivalents" in four
+    assert "| asha+bo | 1 | 5.0 [5.0, 5.0] |" in four
+    assert "| asha+bo | 1 | 0.250 [0.250, 0.250] |" in four
+    assert "| asha+bo | 1 | 7, 1, 0.0 |" in four
+    assert "| other | 1 | - |" in sixteen
+    assert "| other | 1 | 0.900 [0.900, 0.900] |" in sixteen
     chosen = report(runs, SCALE, at=1.0, tuners=["asha+bo"])
-    assert "none+random" not in chosen
+    assert "none+random  1" not in chosen
     assert "5.0 [5.0, 5.0]" in chosen
 
 
@@ -314,4 +317,4 @@ def test_the_command_reports(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert f"{task}, 4 workers" in done.stdout
+    assert f"tuner        runs  {task}" in done.stdout
