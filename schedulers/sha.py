@@ -49,6 +49,7 @@ class Sha(SynchronousHalving):
     Example:
         >>> from raytune_hpo.objective import Objective
         >>> from raytune_hpo.space import Float, SearchSpace
+        >>> from raytune_hpo.trial import Result
         >>> sha = Sha(SearchSpace({"x": Float(0, 1)}), Objective.of("loss"), seed=1, size=3)
         >>> for trial in range(3):
         ...     sha.on_trial(trial, {"x": 0.5}, None)

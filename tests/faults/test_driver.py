@@ -113,7 +113,7 @@ def test_killed_three_times_each_trial_still_finishes_once(
 ) -> None:
     run_dir = run_folder / "raytune-results/experiment"
     words = ("run", "experiment.yaml", "--resume")
-    for kill, (type, count) in enumerate([("report", 2), ("end", 3), ("report", 25)]):
+    for kill, (type, count) in enumerate([("report", 2), ("end", 3), ("report", 15)]):
         driver = start(run_folder, driver_environment, *words)
         wait_for(run_dir, type, count)
         time.sleep(0.1 * kill)

@@ -21,6 +21,7 @@ SPACE = {
     "layers": rh.Int(1, 8),
     "optimizer": rh.Choice(("sgd", "adam")),
 }
+SETTINGS = {"grid": {"resolution": 3}}
 
 
 def loss(config: dict[str, Any]) -> float:
@@ -32,7 +33,7 @@ def test_each_searcher_by_name(folder: Path, algorithm: str) -> None:
     result = tune(
         loss,
         parameters=SPACE,
-        search={"algorithm": algorithm, "seed": 4},
+        search={"algorithm": algorithm, "seed": 4, "settings": SETTINGS.get(algorithm, {})},
         trials=14,
         parallel=4,
         resources={"cpu": 0.25},
