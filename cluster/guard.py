@@ -14,12 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 
+MARK = "RAYTUNE_HPO_RAY_FOLDER"
 _PATIENCE_S = 8.0
 _LOOK_S = 0.1
 _DONE = b"done\n"
+
+Finder = Callable[[Path], Iterator[int]]
 
 
 class Guard:
@@ -28,10 +31,13 @@ class Guard:
     Args:
         folder: Ray's own; removed at the end.
         more: Folders to remove when this process is gone without closing the guard.
+        marked: Whether Ray's processes are known by the variable ``MARK`` that they inherit, and
+            not by their files; a driver that is connected to it is then left alone.
     """
 
-    def __init__(self, folder: Path, more: Sequence[Path] = ()) -> None:
-        words = [sys.executable, "-I", "-S", __file__, str(folder), *map(str, more)]
+    def __init__(self, folder: Path, more: Sequence[Path] = (), *, marked: bool = False) -> None:
+        words = [sys.executable, "-I", "-S", __file__, *(["--marked"] if marked else [])]
+        words += [str(folder), *map(str, more)]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
 
     def close(self) -> None:
@@ -41,29 +47,32 @@ class Guard:
         self._process.wait()
 
 
-def main(folder: Path, more: Sequence[Path]) -> None:
+def main(folder: Path, more: Sequence[Path], find: Finder) -> None:
     """Wait for the end of the standard input, then end all that works in a folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     spared = {os.getpid(), os.getppid()}
     closed = sys.stdin.buffer.read() == _DONE
+    end(folder, find, spared)
+    for unused in [folder, *([] if closed else more)]:
+        shutil.rmtree(unused, ignore_errors=True)
+
+
+def end(folder: Path, find: Finder, spared: Set[int] = frozenset()) -> None:
+    """End all processes of this user that belong to a folder, but for some."""
     deadline = time.monotonic() + _PATIENCE_S
-    while (left := set(_users(folder)) - spared) and time.monotonic() < deadline:
+    while (left := set(find(folder)) - spared) and time.monotonic() < deadline:
         for pid in left:
             # It may have ended since.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_LOOK_S)
-    for unused in [folder, *([] if closed else more)]:
-        shutil.rmtree(unused, ignore_errors=True)
 
 
-def _users(folder: Path) -> Iterator[int]:
+def users(folder: Path) -> Iterator[int]:
     """Yield the processes of this user that have a file in a folder open."""
     inside = f"{folder}{os.sep}"
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit():
-            continue
+    for path in _processes():
         # Processes of others may not be looked into, and any may end while one looks.
         with contextlib.suppress(OSError):
             links = [*(path / "fd").iterdir(), path / "cwd"]
@@ -71,5 +80,21 @@ def _users(folder: Path) -> Iterator[int]:
                 yield int(path.name)
 
 
+def marked(folder: Path) -> Iterator[int]:
+    """Yield the processes of this user that were started with a folder in the variable ``MARK``."""
+    entry = f"{MARK}={folder}".encode()
+    for path in _processes():
+        with contextlib.suppress(OSError):
+            if entry in (path / "environ").read_bytes().split(b"\0"):
+                yield int(path.name)
+
+
+def _processes() -> Iterator[Path]:
+    return (path for path in Path("/proc").iterdir() if path.name.isdigit())
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    given = sys.argv[1:]
+    found = marked if given[0] == "--marked" else users
+    names = given[1:] if found is marked else given
+    main(Path(names[0]), [Path(name) for name in names[1:]], found)

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from raytune_hpo.cluster.base import Room
 from raytune_hpo.cluster.guard import Guard
 from raytune_hpo.errors import InfrastructureError
 
@@ -33,6 +34,8 @@ class LocalRay:
     def __init__(self) -> None:
         self._guard: Guard | None = None
         self._connected = False
+        self.deadline_t: float | None = None
+        self.margin_s = 0.0
         # One that was started here never comes back; a cluster's head may be restarted.
         self.patience_s = 30.0 if os.environ.get("RAY_ADDRESS") else 3.0
 
@@ -51,7 +54,7 @@ class LocalRay:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray
 
-        _log_to(log)
+        log_to(log)
         if ray.is_initialized():
             return
         self._connected = True
@@ -59,7 +62,7 @@ class LocalRay:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             self._start_with_retries()
-        _log_to(log)
+        log_to(log)
 
     def _start_with_retries(self) -> None:
         for left in reversed(range(START_TRIES)):
@@ -90,6 +93,13 @@ class LocalRay:
             logging_level=logging.ERROR,
             _temp_dir=str(folder / "r"),
         )
+
+    def room(self) -> Room | None:
+        """Return None: no machine will come."""
+        return None
+
+    def note(self, busy: frozenset[str], *, wanting: bool) -> None:
+        """Take note of what the machines do; nothing follows from it here."""
 
     def close(self) -> None:
         """Leave Ray as it was found: end the one that was started here."""
@@ -135,7 +145,7 @@ def _set_token() -> list[Path]:
     return [folder]
 
 
-def _log_to(log: Path) -> None:
+def log_to(log: Path) -> None:
     """Send what Ray logs in this process to a file and nowhere else."""
     logger = logging.getLogger("ray")
     logger.propagate = False

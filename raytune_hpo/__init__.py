@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
     from raytune_hpo.reporting import (
         TrialStopped,
+        checkpoint_wanted,
         get_checkpoint,
         report,
         trial_number,
@@ -41,6 +42,7 @@ __all__ = [
     "RunResult",
     "SearchSpace",
     "TrialStopped",
+    "checkpoint_wanted",
     "get_checkpoint",
     "load",
     "report",
@@ -60,6 +62,7 @@ _HOME = {
     "RunResult": "results",
     "SearchSpace": "space",
     "TrialStopped": "reporting",
+    "checkpoint_wanted": "reporting",
     "get_checkpoint": "reporting",
     "load": "api",
     "report": "reporting",

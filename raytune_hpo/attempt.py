@@ -25,6 +25,8 @@ Function = Callable[[dict[str, Any]], Any]
 
 STOP_GRACE_S = 10.0
 """So long an attempt may go on after it was told to stop, before its process is ended."""
+WANTED_FILE = "checkpoint-wanted"
+"""In a trial's folder: there while the trial is asked to save a checkpoint."""
 _PROBE_BYTES = 64 * 1024
 _MOST_EVENTS = 256
 """Events handed over at once at the most."""
@@ -132,6 +134,8 @@ class Attempt(ABC):
         self.trial = assignment.trial
         self.folder = trial_dir(job.run_dir, assignment.trial)
         self.stopping = threading.Event()
+        self.wanted_file = self.folder / WANTED_FILE
+        self.wanted_file.unlink(missing_ok=True)
         self.acknowledged = threading.Semaphore(0)
         self.began_s = self.active_s = time.monotonic()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -167,6 +171,10 @@ class Attempt(ABC):
         events = self._drain(timeout_s) or self.overdue()
         self._unacknowledged = len(events)
         return events
+
+    def want_checkpoint(self) -> None:
+        """Tell the trial to save a checkpoint soon, since its machine will be taken away."""
+        self.wanted_file.touch()
 
     def stop(self) -> bool:
         """End the attempt; return whether nothing of it is left in this process."""
@@ -207,6 +215,7 @@ class Attempt(ABC):
             reporting.TRIAL_ENV: str(self.trial),
             reporting.ATTEMPT_ENV: str(self.assignment.attempt),
             reporting.TRIAL_DIR_ENV: str(self.folder),
+            reporting.WANTED_FILE_ENV: str(self.wanted_file),
             "RAYTUNE_HPO_FOLDER": str(self.job.folder),
             **self.job.env,
             **self.assignment.env,

@@ -85,11 +85,16 @@ def main() -> NoReturn:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="experiment.yaml")
-def init(file: Path) -> None:
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--slurm", is_flag=True, help="Write settings for Slurm of all your experiments.")
+def init(file: Path | None, slurm: bool) -> None:
     """Write a commented starter FILE (experiment.yaml)."""
     from raytune_hpo import spec
 
+    if slurm:
+        _init_slurm(file)
+        return
+    file = Path("experiment.yaml") if file is None else file
     try:
         with file.open("x") as target:
             target.write(spec.starter())
@@ -166,8 +171,8 @@ def run_command(
     quiet: bool,
 ) -> None:
     """Run the experiment in FILE."""
-    if place != "local":
-        raise _Failure(f"--on {place} is not supported yet", exits.SPEC)
+    if place == "kuberay":
+        raise _Failure("--on kuberay is not supported yet", exits.SPEC)
     options = {
         "name": name,
         "storage": None if storage is None else str(storage.absolute()),
@@ -176,6 +181,16 @@ def run_command(
     }
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     experiment = _stored_here(_load(file, [*overrides, *given]), file)
+    if place == "slurm":
+        from raytune_hpo import on_slurm
+
+        there = on_slurm.place_of(file, experiment, [*overrides, *given])
+        if dry_run:
+            click.echo(on_slurm.rendered(experiment, there), nl=False)
+            return
+        for line in on_slurm.submit(experiment, there, resume=resume):
+            click.echo(line, err=line.startswith("warning"))
+        return
     if dry_run:
         from raytune_hpo.view.plan import plan
 
@@ -203,6 +218,12 @@ def run_command(
 @click.option("--parallel", type=click.IntRange(min=1), help="How many at once.")
 @click.option("--time-limit", metavar="TIME", help="For this session: 90s, 10m, 2h, 1d.")
 @click.option("--trust", "trusted", is_flag=True, help="Also if others can write to the run.")
+@click.option(
+    "--on",
+    "place",
+    type=click.Choice(["local", "slurm"]),
+    help="Where; default: where it ran before.",
+)
 @click.option("--quiet", is_flag=True, help="Print the result only.")
 def resume(
     run: str | None,
@@ -210,13 +231,19 @@ def resume(
     parallel: int | None,
     time_limit: str | None,
     trusted: bool,
+    place: str | None,
     quiet: bool,
 ) -> None:
     """Go on with a RUN that was interrupted, or give it more trials."""
+    from raytune_hpo import on_slurm
     from raytune_hpo.session import Limits, Surroundings, resume_run
 
     run_dir = _find(run)
     limits = Limits(trials, parallel, None if time_limit is None else _seconds(time_limit))
+    if place == "slurm" or (place is None and on_slurm.ran_there(run_dir)):
+        for line in on_slurm.submit_again(run_dir, limits, trusted=trusted):
+            click.echo(line, err=line.startswith("warning"))
+        return
     with _view(run_dir, quiet) as view:
         resume_run(
             run_dir,
@@ -231,11 +258,14 @@ def resume(
 @_RUN
 def status(run: str | None) -> None:
     """Say how far a RUN is, and what it has found."""
-    from raytune_hpo import lock
+    from raytune_hpo import journal, lock
     from raytune_hpo.view.summary import status as status_text
     from raytune_hpo.view.text import mlflow_text
 
     run_dir = _find(run)
+    if not journal.exists(run_dir):
+        _say_jobs(run_dir, finished=False)
+        return
     state = _result(run_dir).state
     text = status_text(
         state,
@@ -245,6 +275,7 @@ def status(run: str | None) -> None:
         tracking=mlflow_text(state),
     )
     click.echo(text, nl=False)
+    _say_jobs(run_dir, finished=state.finish is not None and exit_code(state) != exits.INTERRUPTED)
 
 
 @cli.command()
@@ -252,7 +283,8 @@ def status(run: str | None) -> None:
 @click.argument("trial", type=click.IntRange(min=0), required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the trial or the run is over.")
 @click.option("--stderr", is_flag=True, help="What the trial wrote to its standard error.")
-def logs(run: str | None, trial: int | None, follow: bool, stderr: bool) -> None:
+@click.option("--job", is_flag=True, help="What the run's Slurm jobs wrote, one after the other.")
+def logs(run: str | None, trial: int | None, follow: bool, stderr: bool, job: bool) -> None:
     """Print what TRIAL of RUN wrote; without TRIAL, what Ray had to say.
 
     On a terminal, colours pass and all other control characters are written out. To a file or
@@ -264,9 +296,13 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool) -> None
         trial = int(run)
         run = None
     run_dir = _find(run)
-    path = runs.log_file(run_dir, trial, stderr=stderr)
-    over = _is_over(run_dir, trial) if follow else None
-    pieces = runs.chunks(path, over)
+    if job:
+        from raytune_hpo import on_slurm
+
+        pieces = on_slurm.job_output(run_dir, follow=follow)
+    else:
+        path = runs.log_file(run_dir, trial, stderr=stderr)
+        pieces = runs.chunks(path, _is_over(run_dir, trial) if follow else None)
     if not sys.stdout.isatty():
         for piece in pieces:
             click.echo(piece, nl=False)
@@ -289,6 +325,12 @@ def stop(run: str | None) -> None:
     again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
     holder = lock.holder(run_dir)
     if holder is None:
+        from raytune_hpo.slurm import follow
+
+        job = follow.take_back(run_dir)
+        if job is not None:
+            click.echo(f"{run_dir.name}: job {job} was taken out of Slurm's queue; {again}")
+            return
         click.echo(f"{run_dir.name}: no driver is running, so there is nothing to stop; {again}")
         return
     runs.request_stop(run_dir)
@@ -354,6 +396,27 @@ def sync(run: str | None, uri: str | None, experiment: str | None) -> None:
 
 
 # Parts of the commands
+
+
+def _init_slurm(file: Path | None) -> None:
+    from raytune_hpo.slurm import site
+
+    file = site.path_of() if file is None else file
+    try:
+        partitions = site.write_starter(file)
+    except FileExistsError:
+        raise _Failure(f"{file} is there already; edit it", exits.SPEC) from None
+    except OSError as error:
+        raise _Failure(f"{file} cannot be written: {error.strerror}", exits.SPEC) from error
+    seen = f"; partitions here: {partitions}" if partitions else ""
+    click.echo(f"wrote {file}{seen}. Adapt it; it holds for all experiments with --on slurm")
+
+
+def _say_jobs(run_dir: Path, *, finished: bool) -> None:
+    from raytune_hpo.slurm import follow
+
+    for line in follow.status(run_dir, finished=finished):
+        click.echo(escape.visible(line))
 
 
 def _load(file: Path, overrides: Sequence[str]) -> Experiment:

@@ -8,7 +8,7 @@ records is in the same state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from raytune_hpo import stopping
 from raytune_hpo.errors import SearcherError, did_you_mean
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
+from raytune_hpo.leaving import Drain, Limit, Pace
 from raytune_hpo.objective import BadMetric
 from raytune_hpo.schedulers.base import Decision, Fork, Resume, Scheduler
 from raytune_hpo.searchers.base import Searcher
@@ -88,6 +89,7 @@ class Engine:
         suggestions: Says how the searcher is called; at once by default.
         listener: Called with each record after it was journaled.
         time_limit_s: Of this session, from now on, or None.
+        limit: When the machines are taken away, or None.
         hold_s: Other trials wait at most so long for the first one to show its metric.
         has_checkpoint: Whether a checkpoint, given by its path relative to the run directory, can
             still be gone on from; the newest such one is.
@@ -111,6 +113,7 @@ class Engine:
         suggestions: Callable[[Searcher], Suggestions] = Suggestions,
         listener: Callable[[Record], None] = lambda record: None,
         time_limit_s: float | None = None,
+        limit: Limit | None = None,
         hold_s: float = FIRST_TRIAL_HOLD_S,
         has_checkpoint: Callable[[str], bool] = lambda path: True,
         copy_checkpoint: Callable[[str, int], str | None] = lambda path, trial: path,
@@ -123,6 +126,10 @@ class Engine:
         self._clock = clock
         self._listener = listener
         self._time_limit_s = time_limit_s
+        self._limit = limit
+        self._drain: Drain | None = None
+        self._moving: set[int] = set()
+        self._pace = Pace()
         self._hold_s = hold_s
         self._has_checkpoint = has_checkpoint
         self._copy_checkpoint = copy_checkpoint
@@ -151,6 +158,7 @@ class Engine:
         newest = max((r["trial"] for r in records if r["type"] == "trial"), default=None)
         for record in records:
             self.state.apply(record)
+            self._pace.take(record)
             kind = record["type"]
             if kind == "trial":
                 self._replay_trial(record, early)
@@ -248,7 +256,9 @@ class Engine:
 
     def next_start(self) -> Start | None:
         """Return the trial to start now, or None while there is nothing to start."""
-        if self.finished or len(self._running()) >= self.parallel or self._held():
+        if self.finished or self._drain is not None or self._too_late():
+            return None
+        if len(self._running()) >= self.parallel or self._held():
             return None
         number = self._waiting[0] if self._waiting else self._moved()
         if number is None and not self.finished:
@@ -280,6 +290,15 @@ class Engine:
         if not self.is_current(trial, attempt):
             return Decision.STOP
         record = self.state.trials[trial]
+        decision = self._take_report(record, metrics, checkpoint)
+        if decision is Decision.CONTINUE and checkpoint is not None and self.leaves(trial):
+            self._leave(record)
+            return Decision.STOP
+        return decision
+
+    def _take_report(
+        self, record: TrialRecord, metrics: Mapping[str, Any], checkpoint: str | None
+    ) -> Decision:
         try:
             values, violations = self._evaluate(record, metrics)
         except BadMetric as error:
@@ -320,6 +339,61 @@ class Engine:
         wanted = self.experiment.stop_when
         if self._asked_gain or wanted.no_improvement_time_s is not None or wanted.cost is not None:
             self._check()
+
+        self._look_at_limit()
+
+    def drain(self, reason: str, message: str, within_s: float) -> None:
+        """End the run as soon as the trials that run have saved a checkpoint, or have ended.
+
+        Args:
+            reason: As for ``stop``.
+            message: As for ``stop``.
+            within_s: What runs longer is ended without one.
+        """
+        if self.finished or self._drain is not None:
+            return
+        self._drain = Drain(reason, message, self._clock.monotonic() + within_s)
+        self._look_at_limit()
+
+    def move(self, trials: Iterable[int]) -> None:
+        """Have trials leave their machines at their next checkpoint, to go on elsewhere."""
+        self._moving.update(trials)
+
+    @property
+    def more_to_start(self) -> bool:
+        """Whether a trial would start if there were room for it."""
+        if self.finished or self._drain is not None:
+            return False
+        return bool(self._waiting or self._paused()) or self._allowed(self.state.budget)
+
+    def leaves(self, trial: int) -> bool:
+        """Whether a trial is to end at its next checkpoint."""
+        return self._drain is not None or trial in self._moving
+
+    def _leave(self, trial: TrialRecord) -> None:
+        self._end(trial, TrialState.PENDING)
+        self._waiting.append(trial.number)
+        self._look_at_limit()
+
+    def _look_at_limit(self) -> None:
+        """Begin to drain when it is time, and end the run when that is over."""
+        now = self._clock.monotonic()
+        limit = self._limit
+        if limit is not None and self._drain is None and now >= limit.drain_from_s:
+            message = f"the machines are taken away in {max(0.0, limit.end_by_s - now):.0f} s"
+            self._drain = Drain("interrupted", message, limit.drain_until_s)
+        drain = self._drain
+        if drain is not None and (not self._running() or now >= drain.until_s):
+            self.stop(drain.reason, drain.message)
+
+    def _too_late(self) -> bool:
+        """Whether a trial that starts now would be cut off; ends a run that only waits for that."""
+        if self._limit is None:
+            return False
+        why = self._pace.too_long(self._limit.drain_until_s - self._clock.monotonic())
+        if why is not None and not self._running():
+            self.stop("interrupted", why)
+        return why is not None
 
     def stop(self, reason: str, message: str) -> None:
         """End the run now; what still runs is journaled as ended and is to be stopped."""
@@ -597,7 +671,8 @@ class Engine:
         """End an attempt that failed, and the trial with it when it has no more."""
         never_begun = failure.kind is FailureKind.WORKER_DIED and not trial.attempts[-1].begun
         lost = never_begun or failure.kind is FailureKind.NODE_LOST
-        charged = not lost or trial.lost >= LOST_LIMIT
+        announced = failure.kind is FailureKind.PREEMPTED
+        charged = not announced and (not lost or trial.lost >= LOST_LIMIT)
         failures = trial.failures_charged + charged
         again = failure.kind.retryable and failures <= self.experiment.retries
         state = TrialState.PENDING if again or not charged else TrialState.FAILED
@@ -621,6 +696,7 @@ class Engine:
             failure=failure and _failure_json(failure),
             charged=charged,
         )
+        self._moving.discard(trial.number)
         self._tell_end(trial)
         if trial.state.finished:
             self._ask_gain()
@@ -692,6 +768,7 @@ class Engine:
     def _emit(self, type: str, **fields: Any) -> Record:
         record = self._journal.append(type, **fields)
         self.state.apply(record)
+        self._pace.take(record)
         self._listener(record)
         return record
 

@@ -26,6 +26,8 @@ from raytune_hpo.errors import RunLockedError
 FILE_NAME = "lock"
 BEAT_S = 2.0
 LEASE_S = 10.0
+SUCCESSOR_ENV = "RAYTUNE_HPO_SUCCESSOR"
+"""Set for a driver that a batch system has started in the place of the one that held the run."""
 _LOOK_S = 0.2
 _NO_LOCKS = frozenset(
     {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EIO}
@@ -45,20 +47,33 @@ class RunLock:
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE_NAME
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            locked = _acquire(self._fd)
-            if locked is False or _is_held(self._path, _content(self._fd), locked is True):
-                raise RunLockedError(_held(run_dir, _content(self._fd)))
-        except BaseException:
-            os.close(self._fd)
-            raise
         self._me = _identity()
+        # Not for what this process starts in its turn.
+        if os.environ.pop(SUCCESSOR_ENV, None):
+            self._fd = _replaced(self._path, self._me)
+        else:
+            self._fd = self._taken(run_dir)
         self._write(0)
         failpoints.reach("lock.taken")
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
         self._thread.start()
+
+    def _taken(self, run_dir: Path) -> int:
+        """Return the open lock file, locked.
+
+        Raises:
+            RunLockedError: See the class.
+        """
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            locked = _acquire(fd)
+            if locked is False or _is_held(self._path, _content(fd), locked is True):
+                raise RunLockedError(_held(run_dir, _content(fd)))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def release(self) -> None:
         """Free the lock."""
@@ -104,6 +119,19 @@ def holder(run_dir: Path) -> dict[str, Any] | None:
         return content if fresh else None
     finally:
         os.close(fd)
+
+
+def _replaced(path: Path, me: dict[str, Any]) -> int:
+    """Put another lock file in the place of the one that is there, whoever holds that.
+
+    A driver that still holds the old one, on a machine that the batch system has given up, is kept
+    from the run by the journal's segments.
+    """
+    draft = path.with_name(f"{path.name}.{me['id']}")
+    fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try_lock(fd, fcntl.LOCK_EX)
+    draft.replace(path)
+    return fd
 
 
 def _acquire(fd: int) -> bool | None:

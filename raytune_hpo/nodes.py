@@ -6,14 +6,22 @@ import socket
 import time
 
 import ray
+import ray._private.state
 
 _CONNECT_S = 2.0
 _MOMENT_S = 0.5
 
 
 def resources() -> list[dict[str, float]]:
-    """Return the resources of each living machine, by Ray's names."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """Return the resources of each living machine that will stay, by Ray's names."""
+    going = draining()
+    there = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
+    return [node["Resources"] for node in there]
+
+
+def draining() -> frozenset[str]:
+    """Return Ray's ids of the machines that will be taken away, as somebody has told Ray."""
+    return frozenset(ray._private.state.state.get_draining_nodes())
 
 
 def servers() -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raytune_hpo.attempt import Job
-from raytune_hpo.cluster.base import Connection
+from raytune_hpo.cluster.base import Connection, Room
 from raytune_hpo.engine import Engine
 from raytune_hpo.ports import Ports
 
@@ -37,6 +37,24 @@ class OnRay:
         from raytune_hpo import nodes
 
         return nodes.resources()
+
+    @property
+    def deadline_t(self) -> float | None:
+        """When the machines are taken away, in unix seconds, or None."""
+        return self._connection.deadline_t
+
+    @property
+    def margin_s(self) -> float:
+        """So long before that the trials are to stop at their next checkpoint."""
+        return self._connection.margin_s
+
+    def room(self) -> Room | None:
+        """Return what machines may still come, or None."""
+        return self._connection.room()
+
+    def note(self, busy: frozenset[str], *, wanting: bool) -> None:
+        """Take note of which machines are in use, and whether more would be."""
+        self._connection.note(busy, wanting=wanting)
 
     def lost(self) -> str | None:
         """Return why Ray is gone for good, or None."""

@@ -1,4 +1,4 @@
-"""What a trial calls: ``report``, ``get_checkpoint`` and ``trial_number``.
+"""What a trial calls: ``report``, ``get_checkpoint``, ``checkpoint_wanted``, ``trial_number``.
 
 The same code runs in three places: inside a function trial, in a script that is run as a command
 trial, and on its own without any experiment, where a report is just printed.
@@ -19,6 +19,7 @@ REPORT_FILE_ENV = "RAYTUNE_HPO_REPORT_FILE"
 CHECKPOINT_ENV = "RAYTUNE_HPO_CHECKPOINT"
 TRIAL_DIR_ENV = "RAYTUNE_HPO_TRIAL_DIR"
 TRIAL_ENV = "RAYTUNE_HPO_TRIAL"
+WANTED_FILE_ENV = "RAYTUNE_HPO_CHECKPOINT_WANTED_FILE"
 ATTEMPT_ENV = "RAYTUNE_HPO_ATTEMPT"
 
 
@@ -89,6 +90,17 @@ def get_checkpoint() -> Path | None:
         return _session.checkpoint
     folder = os.environ.get(CHECKPOINT_ENV)
     return Path(folder) if folder else None
+
+
+def checkpoint_wanted() -> bool:
+    """Return whether the machine will be taken away soon, so that a checkpoint is wanted now.
+
+    A trial that saves a checkpoint with each report need not ask. One that saves them rarely asks
+    at its own steps, and when it is true reports with a checkpoint: it is ended there, and goes on
+    from it elsewhere or later.
+    """
+    path = os.environ.get(WANTED_FILE_ENV)
+    return path is not None and os.path.exists(path)  # noqa: PTH110, called at every step
 
 
 def trial_number() -> int | None:

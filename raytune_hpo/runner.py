@@ -37,6 +37,8 @@ HANG_SLACK_S = 8.0
 """A worker ends a trial that is past a limit itself; after this it is taken to hang."""
 POLL_S = 0.01
 """Time between two looks while nothing runs and nothing can start yet."""
+LOOK_S = 2.0
+"""Time between two looks at the machines."""
 KILL_SLACK_S = 5.0
 """A worker that is this much past what it should have ended by itself is killed."""
 
@@ -63,6 +65,7 @@ class _Live:
     heard_s: float = field(default_factory=time.monotonic)
     unwanted_s: float | None = None
     killed: bool = False
+    asked: bool = False
 
 
 class _Bridge:
@@ -74,9 +77,13 @@ class _Bridge:
         self.engine = engine
         self.job = job
         self.resources = tune.PlacementGroupFactory([dict(resources)])
+        # The same for one bundle, but not equal: Tune reuses no actor across the two.
+        self._last_resources = tune.PlacementGroupFactory([dict(resources)], strategy="SPREAD")
         self.ports = ports
         self.live: dict[str, _Live] = {}
         self.error: RaytuneHpoError | None = None
+        self._looked_s: float | None = None
+        self._announced: set[str] = set()
 
     def next_trial(self, experiment: TuneExperiment) -> Trial | None:
         """Return the next attempt as a Tune trial, or None while others run and none can start."""
@@ -106,6 +113,7 @@ class _Bridge:
         return trial
 
     def _next_start(self) -> Start | None:
+        self._look_at_machines()
         number = self.engine.next_number
         if number is not None and not self.ports.ready(number):
             return None
@@ -139,9 +147,14 @@ class _Bridge:
 
     def on_error(self, trial: Trial) -> None:
         """Take note of a worker that died."""
-        live = self.live.pop(trial.trial_id)
+        live = self.live.pop(trial.trial_id, None)
+        if live is None:
+            # It died on its way out, after its trial had ended.
+            return
         if live.node_id is not None and nodes.is_lost(live.node_id):
-            failure = Failure(FailureKind.NODE_LOST, "the machine that it ran on is gone")
+            announced = live.node_id in self._announced
+            kind = FailureKind.PREEMPTED if announced else FailureKind.NODE_LOST
+            failure = Failure(kind, "the machine that it ran on is gone")
         else:
             failure = Failure(FailureKind.WORKER_DIED, _death(trial))
         self.engine.on_end(live.start.trial, live.start.attempt, failure)
@@ -154,15 +167,41 @@ class _Bridge:
         """Look at the time, at requests from outside, and at workers that hang."""
         self.engine.tick()
         request = self.ports.stop_request()
-        if request is not None:
-            self.engine.stop(*request)
+        if request is not None and request.drain_s:
+            self.engine.drain(request.reason, request.message, request.drain_s)
+        elif request is not None:
+            self.engine.stop(request.reason, request.message)
+        self._look_at_machines()
         self.ports.sync()
         now = time.monotonic()
         for live in self.live.values():
             self._watch(live, now)
 
+    def _look_at_machines(self) -> None:
+        """Now and then, see which machines there are, and have trials leave those that go."""
+        now = time.monotonic()
+        if self._looked_s is not None and now - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now
+        going = nodes.draining()
+        self._announced |= going
+        running = [live for live in self.live.values() if self._runs(live)]
+        leaving = [live for live in running if live.node_id in going]
+        self.engine.move(live.start.trial for live in leaving)
+        for live in leaving:
+            # The actor is to end with the trial.
+            live.tune_trial.placement_group_factory = self._last_resources
+        wanting = len(running) >= self.engine.parallel and self.engine.more_to_start
+        busy = frozenset(live.node_id for live in running if live.node_id is not None)
+        self.engine.parallel = self.ports.room(busy, wanting)
+
+    def _runs(self, live: _Live) -> bool:
+        return self.engine.is_current(live.start.trial, live.start.attempt)
+
     def _watch(self, live: _Live, now: float) -> None:
         start = live.start
+        if self.engine.leaves(start.trial) and live.began_s is not None:
+            _ask_for_checkpoint(live)
         if not self.engine.is_current(start.trial, start.attempt):
             live.unwanted_s = live.unwanted_s or now
             if now - live.unwanted_s > STOP_GRACE_S + KILL_SLACK_S:
@@ -344,6 +383,14 @@ def _kill(live: _Live) -> None:
     if actor is not None and not live.killed:
         live.killed = True
         ray.kill(actor)
+
+
+def _ask_for_checkpoint(live: _Live) -> None:
+    """Tell the worker that its trial is to save a checkpoint; the answer is a report."""
+    actor = live.tune_trial.temporary_state.ray_actor
+    if actor is not None and not live.asked:
+        live.asked = True
+        actor.want_checkpoint.remote()
 
 
 def _death(trial: Trial) -> str:

@@ -32,9 +32,9 @@ def find(run: str | None) -> Path:
             raise RunError(
                 f"there is no run in ./{RESULTS_DIR}. Start one with: raytune-hpo run FILE"
             )
-        return max(known.values(), key=journal.changed_t)
+        return max(known.values(), key=_changed_t)
     for path in (known.get(run), Path(run)):
-        if path is not None and journal.exists(path):
+        if path is not None and _is_run(path):
             return path
     names = ", ".join(sorted(known)) or "none"
     raise RunError(
@@ -44,13 +44,26 @@ def find(run: str | None) -> Path:
 
 def is_known(run: str) -> bool:
     """Return whether ``run`` is a run directory or the name of one."""
-    return run in _known() or journal.exists(Path(run))
+    return run in _known() or _is_run(Path(run))
 
 
 def _known() -> dict[str, Path]:
     if not RESULTS_DIR.is_dir():
         return {}
-    return {path.name: path for path in RESULTS_DIR.iterdir() if journal.exists(path)}
+    return {path.name: path for path in RESULTS_DIR.iterdir() if _is_run(path)}
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a run has begun there, or is in a queue."""
+    return journal.exists(path) or _submitted(path).is_file()
+
+
+def _submitted(path: Path) -> Path:
+    return path / "slurm" / "submitted.json"
+
+
+def _changed_t(path: Path) -> float:
+    return journal.changed_t(path) if journal.exists(path) else _submitted(path).stat().st_mtime
 
 
 def log_file(run_dir: Path, trial: int | None, *, stderr: bool = False) -> Path:

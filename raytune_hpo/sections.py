@@ -19,6 +19,7 @@ from raytune_hpo.fields import Finding, seen, wrong
 from raytune_hpo.objective import At, Constraint, Goal, Objective
 from raytune_hpo.running import looks_secret
 from raytune_hpo.section import Section
+from raytune_hpo.targets import SlurmTarget
 
 _MODES = {
     "minimize": "write min",
@@ -350,7 +351,7 @@ class Checkpoint(Section):
 class Targets(Section):
     """Options of the places where the experiment can run."""
 
-    slurm: fields.Free | None = Field(default=None, description="Options of the Slurm launcher.")
+    slurm: SlurmTarget | None = Field(default=None, description="Options of Slurm.")
     kuberay: fields.Free | None = Field(
         default=None, description="Options of the KubeRay launcher."
     )

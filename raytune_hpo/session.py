@@ -15,18 +15,19 @@ from pathlib import Path
 
 from raytune_hpo import checkpoints, environment, failpoints, journal, lock, relocation, trust
 from raytune_hpo.attempt import Function, Job, trial_dir
-from raytune_hpo.cluster.local import LocalRay
+from raytune_hpo.cluster import here
 from raytune_hpo.collect import MetricOptions
 from raytune_hpo.engine import Engine
 from raytune_hpo.errors import InfrastructureError, Problem, RunError, RunExistsError, SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Journal, Record
+from raytune_hpo.leaving import Limit
 from raytune_hpo.on_ray import OnRay
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
-from raytune_hpo.ports import Executor, Ports
+from raytune_hpo.ports import Executor, Ports, StopRequest
 from raytune_hpo.redirect import output_to
 from raytune_hpo.runs import RESULTS_DIR, STOP_FILE
-from raytune_hpo.signals import StopSignals
+from raytune_hpo.signals import SOON, StopSignals
 from raytune_hpo.spec import redacted
 from raytune_hpo.state import VERSION, RunState
 from raytune_hpo.suggestions import InBackground
@@ -275,7 +276,7 @@ class _Session:
         """Run from the end of the journal until the engine says that it is over."""
         # What can be wrong with it comes out before Ray is started.
         job = _job(self.run_dir, self.experiment, self.records[0])
-        executor = self.around.executor or OnRay(LocalRay())
+        executor = self.around.executor or OnRay(here.connection(self.experiment))
         self.signals = StopSignals()
         self.signals.install()
         (self.run_dir / STOP_FILE).unlink(missing_ok=True)
@@ -285,6 +286,7 @@ class _Session:
             self.signals,
             executor.lost,
             self._end_tracker,
+            lambda: _drain_s(executor),
             advice,
             exits_process=self.around.exits_process,
         )
@@ -328,10 +330,7 @@ class _Session:
 
     def _drive(self, executor: Executor, job: Job) -> None:
         resources = _resources(self.experiment)
-        nodes = executor.nodes()
-        fits = sum(_fits(node, resources) for node in nodes)
-        if not fits:
-            raise InfrastructureError(_no_room(resources, nodes))
+        fits = _most_at_once(executor, resources)
         state = RunState.replay(self.records)
         self.records.append(self._begin(state, resources, fits))
         self.around.on_records(self.records)
@@ -339,11 +338,12 @@ class _Session:
             environment=self._tracking_environment,
             ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
             nested=self.experiment.search_space.nested,
-            stop_request=_Look(self),
+            stop_request=_Look(self, executor),
+            room=self._room(executor, resources),
             started=self.signals.install,
             sync=self.log.sync,
         )
-        with contextlib.closing(self._engine(state, self.records)) as engine:
+        with contextlib.closing(self._engine(state, self.records, executor)) as engine:
             executor.execute(engine, job, resources, ports)
         self.log.sync()
 
@@ -371,7 +371,17 @@ class _Session:
         if self.tracker is not None:
             self.tracker.close(0.0)
 
-    def _engine(self, state: RunState, records: list[Record]) -> Engine:
+    def _room(self, executor: Executor, resources: Mapping[str, float]) -> Callable[..., int]:
+        """Return what says how many trials may run at once, as machines come and go."""
+        most: int = self.records[-1]["parallel"]
+
+        def room(busy: frozenset[str], wanting: bool) -> int:
+            executor.note(busy, wanting=wanting)
+            return min(most, sum(_fits(node, resources) for node in executor.nodes()))
+
+        return room
+
+    def _engine(self, state: RunState, records: list[Record], executor: Executor) -> Engine:
         space, objective = self.experiment.search_space, self.experiment.objectives
         settings = self.experiment.search.settings
         return Engine(
@@ -390,6 +400,7 @@ class _Session:
             suggestions=InBackground,
             listener=lambda record: self.around.on_records([record]),
             time_limit_s=self.limits.time_limit_s or self.experiment.time_limit_s,
+            limit=_limit(executor),
             has_checkpoint=lambda path: (self.run_dir / path).exists(),
             copy_checkpoint=self._copy_checkpoint,
         )
@@ -410,25 +421,30 @@ class _Monotonic:
 class _Look:
     """Looks for signals and losses at every call, and twice a second at files and the tracker."""
 
-    def __init__(self, session: _Session) -> None:
+    def __init__(self, session: _Session, executor: Executor) -> None:
         self._session = session
+        self._executor = executor
         self._file = session.run_dir / STOP_FILE
         self._next_look_s = 0.0
         self._said: str | None = None
 
-    def __call__(self) -> tuple[str, str] | None:
+    def __call__(self) -> StopRequest | None:
         received = self._session.signals.received
         if received is not None:
-            self._say(f"{received}: stopping; resume will go on with what runs now")
-            return "interrupted", f"interrupted by {received}"
+            drain_s = _drain_s(self._executor) if received == SOON else 0.0
+            wait = ", when trials have saved a checkpoint" if drain_s else ""
+            self._say(f"{received}: stopping{wait}; resume will go on with what runs now")
+            return StopRequest("interrupted", f"interrupted by {received}", drain_s)
         if self._session.watchdog.reason is not None:
-            return "infrastructure", self._session.watchdog.reason
+            return StopRequest("infrastructure", self._session.watchdog.reason)
         now = time.monotonic()
         if now < self._next_look_s:
             return None
         self._next_look_s = now + 0.5
         self._note_trouble()
-        return ("stopped", "stopped by raytune-hpo stop") if self._file.exists() else None
+        if not self._file.exists():
+            return None
+        return StopRequest("stopped", "stopped by raytune-hpo stop")
 
     def _note_trouble(self) -> None:
         """Say when the tracker's store goes away, and when it is back."""
@@ -494,6 +510,37 @@ def _fits(node: Mapping[str, float], resources: Mapping[str, float]) -> int:
     if not wanted:
         return int(node.get("CPU", 1))
     return int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
+
+
+def _most_at_once(executor: Executor, resources: Mapping[str, float]) -> int:
+    """Return how many trials can run at once, on the machines there are or may be.
+
+    Raises:
+        InfrastructureError: No machine has what one trial asks for.
+    """
+    nodes, room = executor.nodes(), executor.room()
+    fits = sum(_fits(node, resources) for node in nodes)
+    if room is not None:
+        nodes = [*nodes, dict(room.machine)]
+        fits = max(fits, room.machines * _fits(room.machine, resources))
+    if not fits:
+        raise InfrastructureError(_no_room(resources, nodes))
+    return fits
+
+
+def _limit(executor: Executor) -> Limit | None:
+    """Return when the machines are taken away, if that is known."""
+    if executor.deadline_t is None:
+        return None
+    return Limit(executor.deadline_t - time.time() + time.monotonic(), executor.margin_s)
+
+
+def _drain_s(executor: Executor) -> float:
+    """Return how long trials may go on, once it was said that their machines are taken away."""
+    now = time.monotonic()
+    announced = Limit(now + executor.margin_s, executor.margin_s)
+    known = _limit(executor) or announced
+    return max(0.0, min(known.drain_until_s, announced.drain_until_s) - now)
 
 
 def _no_room(resources: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:

@@ -10,14 +10,18 @@ import threading
 from types import FrameType
 from typing import Any
 
+SOON = signal.SIGUSR1.name
+"""Says that the machines will be taken away soon, as batch systems do before a time limit."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Turns the first SIGINT, SIGTERM or SIGUSR1 into a request to stop, the second into a stop.
+    """Turns the first SIGINT or SIGTERM into a request to stop, the second into a stop.
+
+    SIGUSR1 says that the machines will be taken away soon; any other signal after it asks to stop.
 
     Attributes:
-        received: The first signal's name, or None.
+        received: The first signal's name, or that of the one after SIGUSR1, or None.
         at_once: Whether already the first signal is to raise KeyboardInterrupt, while there is
             nothing yet that could be stopped in good order.
     """
@@ -53,20 +57,21 @@ class StopSignals:
         os.close(self._heard)
         os.close(self._wakeup)
 
-    def heard(self, timeout_s: float) -> bool:
-        """Wait until one of the signals has come, for another thread.
+    def heard(self, timeout_s: float) -> frozenset[int]:
+        """Wait until one of the signals has come, for another thread, and return which have.
 
         A handler of Python's runs only when the main thread does; this hears of a signal also
         while that one is inside of a library.
         """
         ready, _, _ = select.select([self._heard], [], [], timeout_s)
         if not ready:
-            return False
+            return frozenset()
         with contextlib.suppress(BlockingIOError):
-            return bool(set(os.read(self._heard, 4096)) & set(_SIGNALS))
-        return False
+            return frozenset(os.read(self._heard, 4096)) & frozenset(_SIGNALS)
+        return frozenset()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None or self.at_once:
+        warned = self.received == SOON
+        if self.at_once or not (self.received is None or warned):
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name

@@ -393,7 +393,8 @@ class RunState:
             exit_code=failure["exit_code"],
         )
         trial.failures_charged += bool(record["charged"])
-        trial.lost += failure is not None and not record["charged"]
+        announced = failure is not None and failure["kind"] == FailureKind.PREEMPTED
+        trial.lost += failure is not None and not record["charged"] and not announced
         if not paused:
             self._end_attempt(trial, record)
         if trial.state.finished:

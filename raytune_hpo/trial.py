@@ -48,6 +48,8 @@ class FailureKind(StrEnum):
     WORKER_DIED = "worker_died"
     NODE_LOST = "node_lost"
     """The machine that it ran on went away."""
+    PREEMPTED = "preempted"
+    """The machine that it ran on went away, as had been announced."""
     STORAGE = "storage"
     """The run directory cannot be written, such as on a full disk: no fault of the trial's."""
     NO_CHECKPOINT = "no_checkpoint"
@@ -70,6 +72,7 @@ _RETRYABLE = frozenset(
         FailureKind.SILENT,
         FailureKind.WORKER_DIED,
         FailureKind.NODE_LOST,
+        FailureKind.PREEMPTED,
     }
 )
 

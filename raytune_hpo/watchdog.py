@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ class Watchdog:
         signals: Installed in the main thread.
         lost: Returns why what the driver depends on is gone for good, or None.
         before_exit: Ends what must not outlive the process.
+        drain_s: Says how long trials may go on after SIGUSR1 until they save a checkpoint.
         advice: How to go on, in one sentence, for the last line.
         exits_process: Whether the process may be ended; not in somebody else's, such as a notebook.
 
@@ -37,6 +39,7 @@ class Watchdog:
         signals: StopSignals,
         lost: Callable[[], str | None],
         before_exit: Callable[[], None],
+        drain_s: Callable[[], float],
         advice: str,
         *,
         exits_process: bool,
@@ -45,6 +48,7 @@ class Watchdog:
         self._signals = signals
         self._lost = lost
         self._before_exit = before_exit
+        self._drain_s = drain_s
         self._advice = advice
         self._exits_process = exits_process
         self._deadline_s: float | None = None
@@ -64,8 +68,10 @@ class Watchdog:
     def _watch(self) -> None:
         next_look_s = time.monotonic()
         while not self._over.is_set():
-            if self._signals.heard(_POLL_S):
-                self._begin_deadline(exits.INTERRUPTED)
+            heard = self._signals.heard(_POLL_S)
+            if heard:
+                soon = heard == {signal.SIGUSR1}
+                self._begin_deadline(exits.INTERRUPTED, self._drain_s() if soon else 0.0)
             now = time.monotonic()
             if now >= next_look_s and self.reason is None:
                 next_look_s = now + _LOOK_S
@@ -75,9 +81,10 @@ class Watchdog:
             if self._deadline_s is not None and now > self._deadline_s and self._exits_process:
                 self._exit()
 
-    def _begin_deadline(self, code: int) -> None:
-        if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + EXIT_WITHIN_S
+    def _begin_deadline(self, code: int, more_s: float = 0.0) -> None:
+        deadline_s = time.monotonic() + EXIT_WITHIN_S + more_s
+        if self._deadline_s is None or deadline_s < self._deadline_s:
+            self._deadline_s = deadline_s
             self._code = code
 
     def _exit(self) -> None:

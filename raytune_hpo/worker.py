@@ -49,6 +49,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         node = ray.get_runtime_context().get_node_id()
         return {"events": [asdict(event) for event in events], "node_id": node}
 
+    def want_checkpoint(self) -> None:
+        """Tell the trial that its machine will be taken away; called by the driver, by Ray."""
+        if self._attempt is not None:
+            self._attempt.want_checkpoint()
+
     def cleanup(self) -> None:
         """End what runs."""
         self._end_attempt()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raytune_hpo.attempt import Assignment, Attempt, Job, begin
+from raytune_hpo.cluster.base import Room
 from raytune_hpo.engine import Engine
 from raytune_hpo.ports import Ports
 
@@ -20,6 +21,9 @@ class Threads:
         slots: How many trials that ask for one CPU fit at once.
     """
 
+    deadline_t: float | None = None
+    margin_s = 0.0
+
     def __init__(self, slots: int = 4) -> None:
         self._slots = slots
 
@@ -29,6 +33,13 @@ class Threads:
     def nodes(self) -> list[dict[str, float]]:
         """Return one machine."""
         return [{"CPU": float(self._slots)}]
+
+    def room(self) -> Room | None:
+        """Return None: there is this machine only."""
+        return None
+
+    def note(self, busy: frozenset[str], *, wanting: bool) -> None:
+        """Take note of nothing."""
 
     def lost(self) -> str | None:
         """Return None: it ends with the driver."""
@@ -80,5 +91,7 @@ def _start(engine: Engine, job: Job, ports: Ports, running: dict[tuple[int, int]
 def _look(engine: Engine, ports: Ports) -> None:
     engine.tick()
     request = ports.stop_request()
-    if request is not None:
-        engine.stop(*request)
+    if request is not None and request.drain_s:
+        engine.drain(request.reason, request.message, request.drain_s)
+    elif request is not None:
+        engine.stop(request.reason, request.message)

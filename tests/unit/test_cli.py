@@ -189,7 +189,7 @@ def test_dry_run_is_the_same_each_time(folder: Path) -> None:
     assert first.output.count("python train.py --lr") == 3
 
 
-@pytest.mark.parametrize("place", ["slurm", "kuberay"])
+@pytest.mark.parametrize("place", ["kuberay"])
 def test_other_places_are_not_there_yet(folder: Path, place: str) -> None:
     result = invoke("run", str(experiment_file(folder)), "--on", place)
     assert (result.exit_code, result.output) == (2, f"--on {place} is not supported yet\n")

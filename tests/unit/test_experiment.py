@@ -686,7 +686,10 @@ FULL: dict[str, Any] = {
     "mlflow": {"uri": "https://host", "experiment": "e", "tags": {"team": "a"}},
     "tensorboard": True,
     "checkpoint": {"keep": 2},
-    "targets": {"slurm": {"partition": "gpu", "extra": [1, None]}, "kuberay": {}},
+    "targets": {
+        "slurm": {"partition": "gpu", "workers": 4, "time": 7200.0, "head": {"cpus": 2}},
+        "kuberay": {},
+    },
 }
 
 

@@ -88,7 +88,8 @@ def test_only_the_runner_and_the_worker_know_tune() -> None:
 
 
 def test_ray_is_known_in_few_places() -> None:
-    allowed = {"runner", "worker", "nodes", "cluster.local", "doctor", "chaos.plain_tune"}
+    places = {"cluster.local", "slurm.allocation", "slurm.elastic"}
+    allowed = {"runner", "worker", "nodes", "doctor", "chaos.plain_tune", *places}
     assert users_of("ray") <= {f"raytune_hpo.{name}" for name in allowed}
 
 
@@ -115,13 +116,21 @@ def test_algorithms_know_the_basics_and_what_they_share_only(kind: str) -> None:
             assert name in ("auto", "mfbo") or not siblings & ALGORITHMS - {name}, module
 
 
+GATE = {"raytune_hpo.cluster.here": {"raytune_hpo.slurm", "raytune_hpo.slurm.allocation"}}
+"""The one place that chooses among the ways to a Ray."""
+
+
 @pytest.mark.parametrize("folder", ["cluster", "slurm"])
 def test_launchers_know_errors_and_the_experiment_only(folder: str) -> None:
+    # The supervisor of a Slurm job reads how far the run is.
+    readers = {"raytune_hpo.slurm.job": ("exits", "journal", "lock")}
     for module, path in MODULES.items():
         if module.startswith(f"raytune_hpo.{folder}"):
             own = {used for used in imports(path) if used.startswith("raytune_hpo")}
-            names = ("errors", "experiment", folder)
-            assert within(own, *(f"raytune_hpo.{name}" for name in names)), f"{module}: {own}"
+            basics = ("errors", "experiment", "targets", "document", "fields", "section")
+            names = (*basics, "cluster", folder, *readers.get(module, ()))
+            known = own - {"raytune_hpo"} - GATE.get(module, set())
+            assert within(known, *(f"raytune_hpo.{name}" for name in names)), f"{module}: {own}"
 
 
 def test_the_engine_is_below_everything_that_runs() -> None:

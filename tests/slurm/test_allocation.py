@@ -1,0 +1,179 @@
+"""Experiments on all nodes of a Slurm job, and what happens to them when something is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.lab import Lab
+from tests.slurm.runs import EPOCHS, Run
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
+
+
+def other_node(lab: Lab, job: str) -> str:
+    """Return a node of the job on which its driver is not."""
+    return next(node for node in lab.nodes if node != lab.show(job)["BatchHost"])
+
+
+def step_on(lab: Lab, job: str, node: str) -> str:
+    """Return the step of a job that runs on a node."""
+    lines = lab.command("squeue", "--steps", "-h", "-j", job, "-o", "%i %N").splitlines()
+    return next(step for step, name in map(str.split, lines) if name == node)
+
+
+@pytest.fixture
+def run(lab: Lab, folder: Path) -> Run:
+    return Run(lab, folder)
+
+
+def test_an_experiment_runs_on_all_nodes(lab: Lab, run: Run) -> None:
+    job = run.submit()
+
+    run.wait_for_end(job)
+
+    run.check_each_trial_finished_once()
+    assert run.hosts() == set(lab.nodes)
+    assert run.state()["state"] == "finished"
+    run.check_nothing_is_left()
+
+
+def test_the_signal_before_the_limit_requeues_the_job(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+
+    lab.cancel(job, "--batch", "--signal=USR1")
+
+    lab.wait_for_restart(job, timeout_s=90)
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    epochs = [(trial, epoch) for trial, epoch, _ in run.epochs()]
+    assert sorted(epochs) == [(t, e) for t in range(12) for e in range(1, EPOCHS + 1)]
+    run.check_nothing_is_left()
+
+
+def test_a_killed_node_is_done_without(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+
+    lab.kill_node(other_node(lab, job))
+
+    run.wait_for_end(job, timeout_s=300)
+    run.check_each_trial_finished_once()
+    assert lab.show(job)["Restarts"] == "0"
+
+
+def test_a_killed_slurmd_takes_nothing_away(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+    node = other_node(lab, job)
+
+    lab.kill_slurmd(node)
+
+    run.wait_for_end(job, timeout_s=300)
+    run.check_each_trial_finished_once()
+    lab.start_slurmd(node)
+    run.check_nothing_is_left()
+
+
+def test_a_cancelled_step_starts_again(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+    node = other_node(lab, job)
+
+    lab.cancel(step_on(lab, job, node))
+
+    run.wait_for_end(job, timeout_s=300)
+    run.check_each_trial_finished_once()
+    assert lab.show(job)["Restarts"] == "0"
+    run.check_nothing_is_left()
+
+
+def test_a_cancelled_job_leaves_nothing_and_can_go_on(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+
+    lab.cancel(job)
+
+    lab.wait(job, "CANCELLED")
+    run.check_nothing_is_left()
+    assert run.state()["state"] == "terminated"
+    run.wait_for_end(run.submit())
+    run.check_each_trial_finished_once()
+
+
+def test_a_node_set_down_is_done_without(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+
+    node = other_node(lab, job)
+
+    lab.set_node(node, "down")
+
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    assert lab.show(job)["Restarts"] == "0"
+    # Slurm kills all of the job there at once; the next job removes the folder.
+    assert not lab.processes(node)
+    run.check_nothing_is_left(apart_from=lab.files(node))
+    run.wait_for_end(Run(lab, run.another_folder()).submit())
+    run.check_nothing_is_left()
+
+
+def test_a_lost_head_node_has_the_job_requeued(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+    head = lab.show(job)["BatchHost"]
+
+    lab.kill_node(head)
+    # Without a batch script the job would stay on the other nodes until its time is over.
+    lab.wait(job, "PENDING", timeout_s=240)
+    lab.revive_node(head)
+
+    lab.wait_for_restart(job, timeout_s=120)
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    run.check_nothing_is_left()
+
+
+def test_a_preempted_job_goes_on_later(lab: Lab, run: Run) -> None:
+    job = run.submit("--partition=low")
+    run.wait_for("end", 2, job)
+
+    words = ["--partition=main", "--nodes=3", "--exclusive"]
+    other = lab.submit("#!/bin/sh\nsleep 2\n", *words)
+
+    lab.wait(other, "COMPLETED", timeout_s=120)
+    lab.wait_for_restart(job, timeout_s=120)
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    run.check_nothing_is_left()
+
+
+def test_where_requeueing_is_refused_a_new_job_goes_on(lab: Lab, run: Run) -> None:
+    job = run.submit("--no-requeue")
+    run.wait_for("end", 2, job)
+
+    lab.cancel(job, "--batch", "--signal=USR1")
+
+    run.wait_for_end(job)
+    following = run.state()["next_job"] or run.state()["job"]
+    assert following != job
+    run.wait_for_end(following)
+    run.check_each_trial_finished_once()
+    run.check_nothing_is_left()
+
+
+def test_the_second_of_two_jobs_of_one_experiment_is_refused(lab: Lab, run: Run) -> None:
+    job = run.submit("--nodes=2")
+    run.wait_for("end", 1, job)
+    second = run.submit("--nodes=1")
+
+    lab.wait(second, "FAILED", timeout_s=120)
+
+    assert "another driver holds this run" in run.output(second)
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    assert run.state()["job"] == job
+    run.check_nothing_is_left()
