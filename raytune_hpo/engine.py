@@ -719,6 +719,8 @@ class Engine:
         verdict = next(filter(None, verdicts), None) or self._little_to_gain() or self._all_done()
         if verdict is not None:
             self.stop(*verdict)
+        else:
+            self._look_at_limit()
 
     def _run_s(self) -> float:
         """Return the seconds that the run has taken, over all sessions."""

@@ -15,6 +15,7 @@ from typing import Any
 from raytune_hpo.engine import FIRST_TRIAL_HOLD_S, Engine, Start
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import MemoryJournal, Record
+from raytune_hpo.leaving import Limit
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
 from raytune_hpo.schedulers.base import Decision, Scheduler
 from raytune_hpo.searchers.base import Searcher
@@ -59,6 +60,7 @@ class Simulation:
         scheduler: New; default: the experiment's.
         checkpoints: Each report makes a checkpoint. A trial that goes on, or was forked, skips in
             no time the reports up to it.
+        limit: When the machines are taken away, or None.
         hold_s: Other trials wait at most so long for the first one to show its metric, and no
             longer than its first report takes.
         suggestions: Says how the searcher is called.
@@ -81,6 +83,7 @@ class Simulation:
         records: Sequence[Record] = (),
         clock: VirtualClock | None = None,
         time_limit_s: float | None = None,
+        limit: Limit | None = None,
         searcher: Searcher | None = None,
         scheduler: Scheduler | None = None,
         checkpoints: bool = False,
@@ -120,6 +123,7 @@ class Simulation:
             self.clock,
             suggestions=suggestions,
             time_limit_s=time_limit_s or experiment.time_limit_s,
+            limit=limit,
             hold_s=hold_s,
         )
 

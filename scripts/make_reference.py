@@ -22,6 +22,9 @@ BEGIN = "<!-- {}: begin (written by scripts/make_reference.py) -->\n"
 END = "<!-- {}: end -->\n"
 
 
+_INNER = {"SlurmTarget": "targets.slurm", "SlurmHead": "targets.slurm.head"}
+
+
 def tables() -> str:
     """Return the tables of all fields as Markdown."""
     schema = spec.schema()
@@ -38,6 +41,8 @@ def tables() -> str:
 
 def _field_of(name: str, schema: Mapping[str, Any]) -> str:
     """Return the field of the file that a section is the content of."""
+    if name in _INNER:
+        return _INNER[name]
     reference = f'"#/$defs/{name}"'
     fields = schema["properties"].items()
     return next((key for key, field in fields if reference in json.dumps(field)), name.lower())

@@ -65,7 +65,7 @@ def render(experiment: Experiment, target: SlurmTarget, place: Place) -> str:
     words += ["--elastic"] if elastic else []
     driver = shlex.join(["--", *place.arguments])
     last = f'exec {shlex.join(words)} --script "$0" {driver}'
-    return _script(options, target, last)
+    return _script(options, target, place, last)
 
 
 def render_worker(
@@ -93,7 +93,7 @@ def render_worker(
     ]
     words = [str(_python(target, place)), "-m", "raytune_hpo.slurm.node"]
     words += ["--cluster", str(cluster_file), "--margin-s", f"{target.margin_s:g}"]
-    return _script(options, target, f"exec {shlex.join(words)}")
+    return _script(options, target, place, f"exec {shlex.join(words)}")
 
 
 def worker_resources(experiment: Experiment, target: SlurmTarget) -> dict[str, float]:
@@ -108,12 +108,16 @@ def worker_resources(experiment: Experiment, target: SlurmTarget) -> dict[str, f
     return found | {n: float(a) * TRIALS_A_NODE for n, a in asked.custom.items()}
 
 
-def _script(options: Sequence[tuple[str, Any]], target: SlurmTarget, last: str) -> str:
+def _script(
+    options: Sequence[tuple[str, Any]], target: SlurmTarget, place: Place, last: str
+) -> str:
     lines = ["#!/bin/bash"]
     lines += [_directive(name, value) for name, value in options if value is not None]
     lines += [f"#SBATCH {option}" for option in target.sbatch]
     before = [f"module load {shlex.quote(name)}" for name in target.modules] + list(target.setup)
-    return "\n".join([*lines, *([""] if before else []), *before, "", last]) + "\n"
+    # So that `python` in a trial's command is the same one.
+    before.append(f'export PATH={shlex.quote(str(_python(target, place).parent))}:"$PATH"')
+    return "\n".join([*lines, "", *before, "", last]) + "\n"
 
 
 def _directive(name: str, value: Any) -> str:
