@@ -28,7 +28,10 @@ from raytune_hpo.trial import Config, Failure, FailureKind, Outcome, Result, Tri
 FIRST_TRIAL_HOLD_S = 10.0
 """Other trials wait at most this long for the first one to show that the metric exists."""
 LOST_LIMIT = 3
-"""Attempts of a trial that may be lost before they began, or with their machine, uncharged."""
+"""Attempts in a row that may be lost before they began, or with their machine, uncharged.
+
+A new checkpoint begins the row anew: a trial that gets on may change machines any number of times.
+"""
 
 _RESUMABLE = frozenset(
     {"interrupted", "stopped", "time_limit", "infrastructure", "max_failed", "searcher"}
@@ -88,7 +91,8 @@ class Engine:
         clock: Gives monotonic seconds.
         suggestions: Says how the searcher is called; at once by default.
         listener: Called with each record after it was journaled.
-        time_limit_s: Of this session, from now on, or None.
+        time_limit_s: Of this session, from now on; None: what the experiment's own limit has left,
+            which counts over sessions.
         limit: When the machines are taken away, or None.
         hold_s: Other trials wait at most so long for the first one to show its metric.
         has_checkpoint: Whether a checkpoint, given by its path relative to the run directory, can
@@ -333,14 +337,19 @@ class Engine:
 
     def tick(self) -> None:
         """Look at the rules that depend on the time; call it about once a second."""
-        limit = self._time_limit_s
-        if limit is not None and self._clock.monotonic() - self._began_s >= limit:
-            self.stop("time_limit", f"the time limit of {limit:g} s was reached")
+        self._look_at_time()
         wanted = self.experiment.stop_when
         if self._asked_gain or wanted.no_improvement_time_s is not None or wanted.cost is not None:
             self._check()
 
         self._look_at_limit()
+
+    def _look_at_time(self) -> None:
+        limit_s, from_s = self._time_limit_s, self.state.earlier_s
+        if limit_s is None:
+            limit_s, from_s = self.experiment.time_limit_s, self.state.limit_from_s
+        if limit_s is not None and self._run_s() - from_s >= limit_s:
+            self.stop("time_limit", f"the time limit of {limit_s:g} s was reached")
 
     def drain(self, reason: str, message: str, within_s: float) -> None:
         """End the run as soon as the trials that run have saved a checkpoint, or have ended.

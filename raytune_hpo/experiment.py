@@ -105,7 +105,9 @@ class Experiment(Section):
         default=0, description="Further attempts of a trial that failed."
     )
     time_limit_s: fields.Duration | None = Field(
-        default=None, alias="time_limit", description="Of the whole run: 2h, 10m, 90s or seconds."
+        default=None,
+        alias="time_limit",
+        description="Of the whole run, in all its sessions: 2h, 10m, 90s or seconds.",
     )
     trial_time_limit_s: fields.Duration | None = Field(
         default=None, alias="trial_time_limit", description="Of one attempt of a trial."

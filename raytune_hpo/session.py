@@ -399,7 +399,7 @@ class _Session:
             _Monotonic(),
             suggestions=InBackground,
             listener=lambda record: self.around.on_records([record]),
-            time_limit_s=self.limits.time_limit_s or self.experiment.time_limit_s,
+            time_limit_s=self.limits.time_limit_s,
             limit=_limit(executor),
             has_checkpoint=lambda path: (self.run_dir / path).exists(),
             copy_checkpoint=self._copy_checkpoint,

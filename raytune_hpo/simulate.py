@@ -122,7 +122,7 @@ class Simulation:
             self.journal,
             self.clock,
             suggestions=suggestions,
-            time_limit_s=time_limit_s or experiment.time_limit_s,
+            time_limit_s=time_limit_s,
             limit=limit,
             hold_s=hold_s,
         )

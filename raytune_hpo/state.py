@@ -71,7 +71,7 @@ class TrialRecord:
         checkpoints: Checkpoints by path relative to the run directory, oldest first, with the step
             at which each was made; a later attempt counts on from it.
         failures_charged: Failed attempts that count against ``retries``.
-        lost: Attempts that were lost by no fault of the trial's.
+        lost: Attempts since its latest checkpoint that were lost by no fault of the trial's.
         reports: Every report, when the state was built with ``keep_reports``.
     """
 
@@ -181,6 +181,7 @@ class RunState:
         best_values: After each finished trial, the best value of the first goal, lower being
             better, or None before there is a feasible trial.
         earlier_s: Run time in seconds of the sessions before this one.
+        limit_from_s: Run time from which the time limit counts: 0, or when it last ended the run.
         finish: Why the run ended; None while it runs and after it was reopened.
     """
 
@@ -198,7 +199,7 @@ class RunState:
         self._best: list[int] = []
         self._means: dict[int, tuple[StepMean, StepMean]] = {}
         self.since_best = 0
-        self.best_s = self.earlier_s = 0.0
+        self.best_s = self.earlier_s = self.limit_from_s = 0.0
         self.best_values: list[float | None] = []
 
     @classmethod
@@ -299,9 +300,11 @@ class RunState:
         self.header = record
 
     def _session(self, record: Record) -> None:
-        self.finish = None
         if self.sessions:
             self.earlier_s += self._last_t - self.sessions[-1].t
+        if self.finish is not None and self.finish.reason == "time_limit":
+            self.limit_from_s = self.earlier_s
+        self.finish = None
         self._before_session_t = self._last_t
         self.sessions.append(
             Session(
@@ -353,6 +356,7 @@ class RunState:
         trial.step = record["step"]
         if record["checkpoint"] is not None:
             trial.checkpoints[record["checkpoint"]] = trial.step
+            trial.lost = 0
             # Older ones have been deleted; one more is kept, as the trial's side does.
             while len(trial.checkpoints) > self.experiment.checkpoint.keep + 1:
                 del trial.checkpoints[next(iter(trial.checkpoints))]

@@ -31,6 +31,7 @@ STEP_TRIES = 3
 STEP_WAIT_S = 15.0
 """Before the step of a node is started again; it doubles."""
 PATIENCE_S = 30.0
+ASK_WITHIN_S = 60.0
 _POLL_S = 0.2
 T = TypeVar("T")
 _COUNTS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
@@ -115,6 +116,7 @@ class Step(threading.Thread):
         self._tries = tries
         self._process: subprocess.Popen[str] | None = None
         self._closing = threading.Event()
+        self._starting = threading.Lock()
         self.start()
 
     def run(self) -> None:
@@ -133,7 +135,25 @@ class Step(threading.Thread):
         spec = replace(self._spec, name=f"{self._spec.name}{'abc'[number]}")
         self.folder = spec.folder
         why = ""
-        with self._log.open("a") as log:
+        process = self._started(spec)
+        if process is None:
+            return why
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        for line in stdout:
+            said = _said(line)
+            self.address = said.get("ready", self.address)
+            why = said.get("failed", why)
+        code = process.wait()
+        _close(stdin)
+        return why or f"its step ended with exit code {code}: {_last_line(self._log)}"
+
+    def _started(self, spec: Spec) -> subprocess.Popen[str] | None:
+        """Start the step and tell it what to do; None when it is not wanted any more."""
+        with self._starting, self._log.open("a") as log:
+            if self._closing.is_set():
+                return None
             self._process = process = subprocess.Popen(
                 self._words,
                 stdin=subprocess.PIPE,
@@ -143,25 +163,18 @@ class Step(threading.Thread):
                 # Ctrl-C is for the driver, which ends the steps itself.
                 start_new_session=True,
             )
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(spec.to_line())
-            stdin.flush()
-        for line in stdout:
-            said = _said(line)
-            self.address = said.get("ready", self.address)
-            why = said.get("failed", why)
-        code = process.wait()
-        _close(stdin)
-        return why or f"its step ended with exit code {code}: {_last_line(self._log)}"
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(spec.to_line())
+                process.stdin.flush()
+            return process
 
     def close(self) -> None:
         """Have the step end; ``wait`` waits for it."""
-        self._closing.set()
-        if self._process is not None and self._process.stdin is not None:
-            _close(self._process.stdin)
+        with self._starting:
+            self._closing.set()
+            if self._process is not None and self._process.stdin is not None:
+                _close(self._process.stdin)
 
     def wait(self, deadline_s: float) -> None:
         """Wait for the step's end until a moment of the monotonic clock, then kill ``srun``."""
@@ -211,6 +224,7 @@ class AllocationRay:
         """
         self.log_dir = log.parent / "slurm"
         self.log_dir.mkdir(exist_ok=True)
+        self._probe.touch()
         self.deadline_t = _end_t(self.allocation.job)
         here = self.allocation.here
         head = self._step(here, self._spec(None), 1)
@@ -254,6 +268,7 @@ class AllocationRay:
             job=self.allocation.job,
             head_node=self.allocation.here,
             run_dir=os.environ.get(RUN_ENV),
+            probe=None if head is None else str(self._probe),
         )
 
     def _step(self, name: str, spec: Spec, tries: int) -> Step:
@@ -261,6 +276,11 @@ class AllocationRay:
         step = Step(name, cpus, spec, self._log_of(name), tries)
         self._steps.append(step)
         return step
+
+    @property
+    def _probe(self) -> Path:
+        """File that all nodes have to see."""
+        return self.log_dir / f".seen-{self.allocation.job}"
 
     def _log_of(self, node: str) -> Path:
         return self.log_dir / f"{self.allocation.job}-{node}.log"
@@ -314,6 +334,7 @@ class AllocationRay:
         for step in self._steps:
             step.wait(deadline)
         self._steps.clear()
+        self._probe.unlink(missing_ok=True)
         for name, value in self._before.items():
             _set(name, value)
         self._before.clear()
@@ -375,7 +396,12 @@ def _wait_for(found: Callable[[], T | None], steps: list[Step], timeout_s: float
 
 def _end_t(job: str) -> float | None:
     """Return when the job's time is over, in unix seconds, or None when there is no limit."""
-    found = commands.lookup(job).get(job)
+    try:
+        found = commands.patiently(lambda: commands.lookup(job), ASK_WITHIN_S).get(job)
+    except commands.ControllerAwayError as error:
+        # Its signal before the limit says the same.
+        print(f"the job's time limit is not known: {error}", file=sys.stderr)
+        return None
     return None if found is None else found.end_t
 
 

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from raytune_hpo.errors import InfrastructureError
 
@@ -19,10 +21,46 @@ _SEPARATOR = "\x1f"
 _UNKNOWN = frozenset({"", "N/A", "NONE", "Unknown", "(null)", "None"})
 _JOB = re.compile(r"\d+(_\d+)?")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_AWAY = re.compile(
+    r"unable to contact slurm controller|socket timed out|connection refused|connect failure"
+    r"|communication connection|zero bytes were transmitted|transport endpoint|standby mode",
+    re.IGNORECASE,
+)
+"""What Slurm's commands say when the controller is restarted, overloaded or not reached."""
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 30.0
+T = TypeVar("T")
 
 
 class SlurmError(InfrastructureError):
     """A command of Slurm failed."""
+
+
+class ControllerAwayError(SlurmError):
+    """Slurm's controller does not answer now; it may later."""
+
+
+def patiently(call: Callable[[], T], within_s: float) -> T:
+    """Return what a call returns, again and again for a while as long as the controller is away.
+
+    Args:
+        call: Asks Slurm something that may be asked twice.
+        within_s: No new try begins later.
+
+    Raises:
+        ControllerAwayError: It did not come back in time.
+        SlurmError: Slurm does not do it.
+    """
+    deadline = time.monotonic() + within_s
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except ControllerAwayError:
+            if time.monotonic() + pause_s > deadline:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
 
 
 @dataclass(frozen=True)
@@ -237,12 +275,13 @@ def _run(
             f"there is no command {words[0]} here; go to a login node of the cluster"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(
+        raise ControllerAwayError(
             f"{words[0]} did not answer in {timeout_s:g} s; try again later"
         ) from error
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise SlurmError(f"{words[0]}: {said}")
+        kind = ControllerAwayError if _AWAY.search(said) else SlurmError
+        raise kind(f"{words[0]}: {said}")
     return done.stdout
 
 

@@ -8,6 +8,7 @@ new job where jobs may not be requeued.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from raytune_hpo.errors import InfrastructureError, JournalError
 from raytune_hpo.lock import SUCCESSOR_ENV
 from raytune_hpo.slurm import commands
 from raytune_hpo.slurm.allocation import ELASTIC_ENV, RUN_ENV
+from raytune_hpo.slurm.commands import ControllerAwayError
 from raytune_hpo.slurm.state import SCRIPT_FILE, State, chain, read_state, write_state
 
 FAILURES_MOST = 3
@@ -37,6 +39,9 @@ GRACE_MOST_S = 600.0
 GRACE_LOOK_S = 5.0
 REQUEUE_WAIT_S = 60.0
 """Slurm ends a job that it has put back into the queue within so long."""
+ASK_WITHIN_S = 60.0
+REQUEUE_WITHIN_S = 1800.0
+"""So long a controller that does not answer is asked again; the job may have ended by then."""
 
 
 class Next(StrEnum):
@@ -189,7 +194,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run the driver until there is nothing more to do in this job; return the exit code."""
-        if self.other is not None and _is_there(self.other.job):
+        if self.other is not None and self._is_there(self.other.job):
             self._say(
                 f"job {self.other.job} carries this run already; wait for it, or cancel it first: "
                 f"scancel {self.other.job}"
@@ -235,10 +240,10 @@ class Supervisor:
 
     def _arguments(self, before: Progress) -> Sequence[str]:
         """Return the driver's command: the given one, or after a restart what the journal says."""
-        if (self.entitled or self.tried) and before.records:
+        given: list[str] = self.options.arguments
+        if (self.entitled or self.tried) and before.records and given[0] != "resume":
             return ["resume", str(self.run_dir), "--on", "local"]
-        arguments: list[str] = self.options.arguments
-        return arguments
+        return given
 
     def _environment(self) -> dict[str, str]:
         more = {"PYTHONUNBUFFERED": "1", RUN_ENV: str(self.run_dir)}
@@ -283,7 +288,7 @@ class Supervisor:
             self._write()
             try:
                 # The last thing: Slurm ends this process at once.
-                commands.requeue(self.job)
+                commands.patiently(lambda: commands.requeue(self.job), REQUEUE_WITHIN_S)
             except InfrastructureError as error:
                 self._say(f"this job may not be requeued ({error}); a new one takes over")
             else:
@@ -297,10 +302,21 @@ class Supervisor:
         """Let Slurm end a job that it preempts: it requeues no job that ended by itself."""
         deadline = time.monotonic() + GRACE_MOST_S
         while time.monotonic() < deadline:
-            found = commands.detail(self.job)
-            if found is None or found.state != "RUNNING":
-                return
+            # A controller that is away ends nothing either.
+            with contextlib.suppress(ControllerAwayError):
+                found = commands.detail(self.job)
+                if found is None or found.state != "RUNNING":
+                    return
             time.sleep(GRACE_LOOK_S)
+
+    def _is_there(self, job: str) -> bool:
+        """Return whether a job runs, or is just ending; so it does while Slurm does not say."""
+        try:
+            found = commands.patiently(lambda: commands.detail(job), ASK_WITHIN_S)
+        except ControllerAwayError as error:
+            self._say(str(error))
+            return True
+        return found is not None and found.state in ("RUNNING", "COMPLETING", "SUSPENDED")
 
     def _chain(self) -> int:
         """Submit a job that goes on when this one has ended."""
@@ -326,15 +342,12 @@ class Supervisor:
             print(f"raytune-hpo: job {self.job}: {text}", file=sys.stderr, flush=True)
 
 
-def _is_there(job: str) -> bool:
-    """Return whether a job runs, or is just ending."""
-    found = commands.detail(job)
-    return found is not None and found.state in ("RUNNING", "COMPLETING", "SUSPENDED")
-
-
 def _output(job: str) -> str | None:
-    """Return the job's output file as Slurm knows it."""
-    found = commands.detail(job)
+    """Return the job's output file as Slurm knows it, or None when it does not say."""
+    try:
+        found = commands.patiently(lambda: commands.detail(job), ASK_WITHIN_S)
+    except ControllerAwayError:
+        return None
     return None if found is None or found.stdout is None else str(found.stdout)
 
 
@@ -356,7 +369,11 @@ def main(words: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     options = parser().parse_args(words)
     if "SLURM_JOB_ID" not in environ:
         raise SystemExit("this is no Slurm job; submit the script with: sbatch SCRIPT")
-    return Supervisor(options, environ).run()
+    try:
+        return Supervisor(options, environ).run()
+    except InfrastructureError as error:
+        print(f"raytune-hpo: job {environ['SLURM_JOB_ID']}: {error}", file=sys.stderr)
+        return exits.INFRASTRUCTURE
 
 
 if __name__ == "__main__":

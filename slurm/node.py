@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,8 @@ END_GRACE_S = 3.0
 EMPTY_S = 8.0
 """A worker job that was told to leave ends when there was no trial on its node for so long."""
 EMPTY_LOOK_S = 1.0
+SHARED_S = 30.0
+"""Network file systems may show a new file on other nodes so much later."""
 DRAIN_SLACK_S = 10.0
 """So long before its limit a worker job that was told to leave counts as gone."""
 _POLL_S = 0.2
@@ -70,6 +73,7 @@ class Spec:
         job: Number of the job that ends with its head; None for a worker job.
         head_node: Slurm's name of the head's node.
         run_dir: Of the run that a supervisor on the head's node carries on, or None.
+        probe: File that the head's node has written in the run's folder, or None.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Spec:
     job: str | None = None
     head_node: str | None = None
     run_dir: str | None = None
+    probe: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -135,24 +140,28 @@ class Node:
         self._output = self.folder / "start.log"
         self._looked_s = self._used_s = time.monotonic()
 
-    def start(self, asked: _Asked) -> str:
+    def start(self, wanted: Callable[[], bool]) -> str:
         """Start Ray, several tries, and return the address of the cluster.
+
+        Args:
+            wanted: Whether it is still of use.
 
         Raises:
             InfrastructureError: It did not start.
         """
         for left in reversed(range(TRIES)):
-            block = ports.free_block(self.spec.seed + TRIES - 1 - left, self.address)
-            if self._try(block, asked):
+            seed = self.spec.seed + TRIES - 1 - left
+            block = ports.free_block(seed, self.address, self._cpus)
+            if self._try(block, wanted):
                 return self.spec.head or f"{self.address}:{block.gcs}"
-            if asked.end or not left:
+            if not left or not wanted():
                 break
             print(f"Ray did not start here, trying again: {self._last()}", file=sys.stderr)
             self._end_ray()
             time.sleep(RETRY_WAIT_S)
         raise InfrastructureError(f"Ray did not start on {socket.gethostname()}: {self._last()}")
 
-    def _try(self, block: ports.Block, asked: _Asked) -> bool:
+    def _try(self, block: ports.Block, wanted: Callable[[], bool]) -> bool:
         """Start Ray once; return whether it is up."""
         with self._output.open("w") as output:
             self._process = subprocess.Popen(
@@ -164,7 +173,7 @@ class Node:
                 text=True,
             )
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and not asked.end:
+        while time.monotonic() < deadline and wanted():
             if self._process.poll() is not None:
                 return False
             if _STARTED in self._output.read_text(errors="replace"):
@@ -172,9 +181,13 @@ class Node:
             time.sleep(_POLL_S)
         return False
 
+    @property
+    def _cpus(self) -> int:
+        """CPUs for trials."""
+        return Share.of(os.environ).cpus if self.spec.cpus is None else self.spec.cpus
+
     def _arguments(self, block: ports.Block) -> list[str]:
-        share = Share.of(os.environ)
-        cpus = share.cpus if self.spec.cpus is None else self.spec.cpus
+        share, cpus = Share.of(os.environ), self._cpus
         arguments = [
             "--block",
             "--disable-usage-stats",
@@ -297,6 +310,23 @@ def sweep(temp: Path) -> None:
                 os.close(descriptor)
 
 
+def check_shared(probe: Path, within_s: float) -> None:
+    """Make sure that this node sees a file that another one has written in the run's folder.
+
+    Raises:
+        InfrastructureError: It does not, in that time.
+    """
+    deadline = time.monotonic() + within_s
+    while not probe.exists():
+        if time.monotonic() > deadline:
+            raise InfrastructureError(
+                f"{socket.gethostname()} does not see {probe}, which another node of the job has "
+                "written: the run has to lie on a file system that all nodes share, with "
+                "--storage or the experiment file's `storage`"
+            )
+        time.sleep(_POLL_S)
+
+
 class Lifeline(Protocol):
     """Says whether this program is still wanted."""
 
@@ -348,16 +378,22 @@ def run(spec: Spec, lifelines: list[Lifeline], margin_s: float) -> int:
     if head is not None:
         lifelines = [*lifelines, head]
     asked = _Asked()
+
+    def wanted() -> bool:
+        return not asked.end and all(line.wanted() for line in lifelines)
+
     try:
+        if spec.probe is not None:
+            check_shared(Path(spec.probe), SHARED_S)
         node = Node(spec)
     except (InfrastructureError, OSError) as error:
         tell(failed=str(error))
         return 1
     try:
-        address = node.start(asked)
+        address = node.start(wanted)
         tell(ready=address, node=socket.gethostname())
         leaving = False
-        while not asked.end and all(line.wanted() for line in lifelines):
+        while wanted():
             if leaving and (node.ended or node.is_empty()):
                 break
             if node.ended:

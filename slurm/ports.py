@@ -11,6 +11,8 @@ FIRST = 10240
 SIZE = 220
 COUNT = 100
 """Blocks end below 32768, where Linux begins to hand out ports of outgoing connections."""
+PER_CPU = 3
+"""Ray keeps a worker process for each CPU, and starts others beside those that are just ending."""
 _FIXED = (
     "node-manager-port",
     "object-manager-port",
@@ -28,9 +30,11 @@ class Block:
 
     Attributes:
         first: The block's first port.
+        size: Ports in it.
     """
 
     first: int
+    size: int = SIZE
 
     @property
     def gcs(self) -> int:
@@ -45,26 +49,33 @@ class Block:
         """Return the options of ``ray start``; a worker process each has one of the rest."""
         workers = [
             f"--min-worker-port={self.first + _BEFORE_WORKERS}",
-            f"--max-worker-port={self.first + SIZE - 1}",
+            f"--max-worker-port={self.first + self.size - 1}",
         ]
         return [f"--{name}={port}" for name, port in self.fixed().items()] + workers
 
 
-def free_block(seed: int, address: str) -> Block:
+def free_block(seed: int, address: str, cpus: int = 1) -> Block:
     """Return the first block from the seed's on whose ports are free on this node.
 
     Args:
         seed: Two jobs next to each other are to have different ones.
         address: Of this node, where the ports will be.
+        cpus: That Ray is to have; with many the block is as large as several.
 
     Raises:
         InfrastructureError: There is none.
     """
-    for step in range(COUNT):
-        block = Block(FIRST + (seed * 7 + step) % COUNT * SIZE)
-        if all(_is_free(address, port) for port in (block.gcs, *block.fixed().values())):
-            return block
-    raise InfrastructureError(f"no {SIZE} free ports between {FIRST} and {FIRST + COUNT * SIZE}")
+    length = min(COUNT, -(-(_BEFORE_WORKERS + PER_CPU * cpus) // SIZE))
+    places = COUNT - length + 1
+    for step in range(places):
+        place = (seed * 7 + step) % places
+        parts = [Block(FIRST + (place + index) * SIZE) for index in range(length)]
+        # Another Ray's daemons are at the beginning of the block that it has.
+        wanted = [port for part in parts for port in (part.gcs, *part.fixed().values())]
+        if all(_is_free(address, port) for port in wanted):
+            return Block(parts[0].first, length * SIZE)
+    size = length * SIZE
+    raise InfrastructureError(f"no {size} free ports between {FIRST} and {FIRST + COUNT * SIZE}")
 
 
 def _is_free(address: str, port: int) -> bool:

@@ -67,7 +67,7 @@ def _replace(job: str, head: str, run_dir: Path | None) -> None:
     known.state, known.message = "requeued", why
     state.write_state(run_dir, known)
     try:
-        commands.requeue(job)
+        commands.patiently(lambda: commands.requeue(job), GIVE_UP_S)
     except InfrastructureError as error:
         _say(f"{why}, and the job may not be requeued ({error}); a new one takes over")
         state.chain(run_dir, known)

@@ -12,6 +12,8 @@ from raytune_hpo.slurm import commands
 
 STATE_FILE = "state.json"
 SCRIPT_FILE = "job.sh"
+CHAIN_WITHIN_S = 600.0
+"""So long a controller that does not answer is asked to take a following job."""
 
 
 @dataclass
@@ -70,8 +72,10 @@ def chain(run_dir: Path, state: State) -> None:
     """
     options = [f"--dependency=afterany:{state.job}"]
     if state.output is not None:
-        options.append(f"--output={state.output.replace(state.job, '%j')}")
-    state.next_job = commands.sbatch(run_dir / "slurm" / SCRIPT_FILE, *options)
+        output = Path(state.output)
+        options.append(f"--output={output.with_name(output.name.replace(state.job, '%j'))}")
+    script = run_dir / "slurm" / SCRIPT_FILE
+    state.next_job = commands.patiently(lambda: commands.sbatch(script, *options), CHAIN_WITHIN_S)
     state.state = "chained"
     state.message = f"job {state.next_job} goes on when this one has ended"
     write_state(run_dir, state)

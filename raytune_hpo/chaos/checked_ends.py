@@ -86,7 +86,7 @@ def _ends(
             account.start()
             paused.discard(record["trial"])
         elif record["type"] == "report":
-            account.report(record["metrics"])
+            account.report(record["metrics"], saved=record["checkpoint"] is not None)
         else:
             answer = answers.get(key, "continue")
             possible: list[_End]
@@ -134,7 +134,7 @@ class _Account:
         value: The last objective value, or None.
         bad: Kind of failure that the attempt's last report makes of it, or None.
         failures: Attempts charged.
-        lost: Attempts lost by no fault of the trial's, and not charged.
+        lost: Attempts lost by no fault of the trial's, and not charged, since it last saved.
         at_target: Whether the attempt's last report reached the target.
     """
 
@@ -153,8 +153,10 @@ class _Account:
         """Take in the start of an attempt."""
         self.bad, self.at_target = None, False
 
-    def report(self, metrics: Mapping[str, Any]) -> None:
-        """Take in a report that was kept."""
+    def report(self, metrics: Mapping[str, Any], *, saved: bool) -> None:
+        """Take in a report that was kept, and whether it came with a checkpoint."""
+        if saved:
+            self.lost = 0
         if self._metric in metrics:
             self._reported = True
             self.bad = bad_metric(metrics[self._metric])

@@ -184,6 +184,18 @@ class Lab:
         """Kill slurmctld; `start_control` starts it again, with its jobs."""
         self.machines["control"].end("slurmctld")
 
+    def signal(self, name: str, word: str, number: int) -> None:
+        """Send a signal to the processes of a machine that have a word in their command line.
+
+        Raises:
+            RuntimeError: There are none.
+        """
+        found = [process for process in self.processes(name) if word in process.words]
+        if not found:
+            raise RuntimeError(f"nothing with {word} runs on {name}")
+        for process in found:
+            os.kill(process.pid, number)
+
     def set_node(self, node: str, state: str, reason: str = "test") -> None:
         """Give a node a state as an administrator does: down, drain, resume, ..."""
         self.command("scontrol", "update", f"NodeName={node}", f"State={state}", f"Reason={reason}")

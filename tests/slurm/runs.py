@@ -36,7 +36,7 @@ def train(config):
     before = rh.get_checkpoint()
     first = 1 + (int((before / "epoch").read_text()) if before else 0)
     for epoch in range(first, {EPOCHS} + 1):
-        time.sleep(0.5)
+        time.sleep(0.3)
         with open("epochs.txt", "a") as file:
             file.write(f"{{rh.trial_number()}} {{epoch}} {{socket.gethostname()}}\\n")
         own = Path(f"epoch-{{rh.trial_number()}}") / "epoch"
@@ -44,22 +44,13 @@ def train(config):
         own.write_text(str(epoch))
         rh.report(loss=config["x"] + 1 / epoch, epoch=epoch, checkpoint=own.parent)
 """
-JOB = """#!/bin/bash
-#SBATCH --job-name=raytune-hpo
-#SBATCH --nodes=3
-#SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=1
-#SBATCH --mem=1500
-#SBATCH --time=20
-#SBATCH --requeue
-#SBATCH --no-kill
-#SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@60
-#SBATCH --chdir={folder}
-#SBATCH --output={folder}/slurm-%j.out
-exec {python} -m raytune_hpo.slurm.job --run-dir {run_dir} --script "$0" -- \
-  run {folder}/experiment.yaml --resume --storage {folder}/results
+TARGET = """
+targets:
+  slurm: {nodes: 3, cpus: 1, memory: 1500Mi, time: 20m, margin: 1m}
 """
+
+
+START = ("run", "experiment.yaml", "--on", "slurm", "--storage", "results")
 
 
 class Run:
@@ -75,16 +66,23 @@ class Run:
         self.lab = lab
         self.folder = folder
         self.run_dir = folder / "results" / "experiment"
+        if "targets:" not in experiment:
+            experiment += TARGET
         (folder / "experiment.yaml").write_text(experiment)
         (folder / "trial.py").write_text(TRIAL)
-        self.script = folder / "job.sh"
-        self.script.write_text(
-            JOB.format(folder=folder, python=sys.executable, run_dir=self.run_dir)
+
+    def call(self, *words: str) -> str:
+        """Run raytune-hpo on the login node and return what it prints."""
+        done = self.lab.run_on(
+            "login", sys.executable, "-m", "raytune_hpo", *words, folder=self.folder
         )
+        return done.stdout
 
     def submit(self, *options: str) -> str:
-        """Submit it and return the job."""
-        return self.lab.submit(self.script, *options, folder=self.folder)
+        """Submit the printed script by hand and return the job."""
+        script = self.folder / "job.sh"
+        script.write_text(self.call(*START, "--dry-run"))
+        return self.lab.submit(script, *options, folder=self.folder)
 
     def wait_for(self, type: str, count: int, job: str, timeout_s: float = 120.0) -> None:
         """Wait until the journal has so many records of a type; a job that ends is no use."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.slurm.lab import Lab
-from tests.slurm.runs import EPOCHS, Run
+from tests.slurm.machine import wait_until
+from tests.slurm.runs import EPOCHS, EXPERIMENT, Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
@@ -64,16 +66,69 @@ def test_a_killed_node_is_done_without(lab: Lab, run: Run) -> None:
     assert lab.show(job)["Restarts"] == "0"
 
 
-def test_a_killed_slurmd_takes_nothing_away(lab: Lab, run: Run) -> None:
+def test_a_killed_slurmd_takes_nothing_away(lab: Lab, folder: Path) -> None:
+    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 36"))
     job = run.submit()
     run.wait_for("end", 2, job)
     node = other_node(lab, job)
 
     lab.kill_slurmd(node)
 
+    wait_until(lambda: "down" in lab.node_state(node), "Slurm does not miss the node", 90)
+    assert lab.state(job) == "RUNNING"
     run.wait_for_end(job, timeout_s=300)
-    run.check_each_trial_finished_once()
+    run.check_each_trial_finished_once(36)
+    assert lab.show(job)["Restarts"] == "0"
     lab.start_slurmd(node)
+    run.check_nothing_is_left()
+
+
+def test_a_driver_that_slurm_has_lost_sight_of_does_no_harm(lab: Lab, folder: Path) -> None:
+    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 60"))
+    job = run.submit()
+    run.wait_for("end", 2, job)
+    head = lab.show(job)["BatchHost"]
+
+    # The old driver runs on, and Slurm starts the job once more on the nodes that it sees.
+    lab.kill_slurmd(head)
+    lab.wait(job, "PENDING", timeout_s=120)
+    assert any("raytune_hpo" in process.words for process in lab.processes(head))
+    lab.start_slurmd(head)
+
+    lab.wait_for_restart(job, timeout_s=120)
+    run.wait_for_end(job, timeout_s=300)
+    run.check_each_trial_finished_once(60)
+    run.check_nothing_is_left()
+
+
+def test_a_job_waits_for_the_controller_to_be_requeued(lab: Lab, run: Run) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+    head = lab.show(job)["BatchHost"]
+
+    lab.kill_control()
+    lab.signal(head, "raytune_hpo.slurm.job", signal.SIGUSR1)
+    wait_until(lambda: run.state()["state"] == "requeued", "the driver does not drain", 60)
+    lab.start_control()
+
+    lab.wait_for_restart(job, timeout_s=180)
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    run.check_nothing_is_left()
+
+
+def test_two_experiments_share_a_node(lab: Lab, run: Run) -> None:
+    other = Run(lab, run.another_folder())
+    node = ["--nodes=1", f"--nodelist={lab.nodes[0]}"]
+    jobs = [each.submit(*node) for each in (run, other)]
+
+    for each, job in zip((run, other), jobs, strict=True):
+        each.wait_for_end(job)
+        each.check_each_trial_finished_once()
+        assert each.hosts() == {lab.nodes[0]}
+    began = [min(r["t"] for r in each.records() if r["type"] == "begin") for each in (run, other)]
+    ended = [max(r["t"] for r in each.records() if r["type"] == "end") for each in (run, other)]
+    assert max(began) < min(ended), "they did not run at the same time"
     run.check_nothing_is_left()
 
 
@@ -172,7 +227,7 @@ def test_the_second_of_two_jobs_of_one_experiment_is_refused(lab: Lab, run: Run)
 
     lab.wait(second, "FAILED", timeout_s=120)
 
-    assert "another driver holds this run" in run.output(second)
+    assert f"job {job} carries this run already" in run.output(second)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
     assert run.state()["job"] == job

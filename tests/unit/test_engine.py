@@ -164,7 +164,7 @@ def test_a_target_ends_the_run_and_stops_the_rest() -> None:
 
 def test_the_time_limit_leaves_the_rest_to_a_later_session() -> None:
     spec = experiment(time_limit="10s", trials=1000)
-    simulation = Simulation(spec, curve, time_limit_s=10.0)
+    simulation = Simulation(spec, curve)
     state = simulation.run()
     assert reason(state) == "time_limit"
     assert state.counts()[TrialState.PENDING] == 4

@@ -153,6 +153,53 @@ def test_a_machine_that_goes_as_announced_is_never_the_trials_fault() -> None:
     assert not any(t.failures_charged or t.lost for t in state.trials.values())
 
 
+def lose_every_attempt(simulation: Simulation, reports: int, losses: int) -> RunState:
+    """Lose the machine of the only running trial, again and again, after some reports each."""
+    for _ in range(losses):
+        simulation.run(events=reports)
+        trial = next(iter(simulation.engine.state.unfinished.values()))
+        failure = Failure(FailureKind.NODE_LOST, "gone")
+        simulation.engine.on_end(trial.number, trial.attempts[-1].number, failure)
+        simulation._due.clear()
+    return simulation.run()
+
+
+def test_a_trial_that_gets_on_may_lose_any_number_of_machines() -> None:
+    simulation = Simulation(experiment(parallel=1, trials=1), curve, checkpoints=True)
+    state = lose_every_attempt(simulation, reports=1, losses=7)
+    assert state.counts()[TrialState.COMPLETED] == 1
+    assert set(computed(simulation).values()) == {1}
+
+
+def test_a_trial_that_never_gets_on_is_given_up() -> None:
+    simulation = Simulation(experiment(parallel=1, trials=1), curve)
+    state = lose_every_attempt(simulation, reports=1, losses=4)
+    assert state.counts()[TrialState.FAILED] == 1
+
+
+def test_the_time_limit_counts_over_sessions_that_were_cut_short() -> None:
+    spec = experiment(trials=1000, time_limit="25s")
+    first = Simulation(spec, curve, checkpoints=True, limit=Limit(end_by_s=15.0, margin_s=2.0))
+    first.run()
+    assert finish(first)[0] == "interrupted"
+    first.clock.now_s += 1000.0  # in the queue
+    again = Limit(end_by_s=first.clock.now_s + 100.0, margin_s=2.0)
+    second = Simulation(
+        spec, curve, checkpoints=True, records=first.journal.records, clock=first.clock, limit=again
+    )
+    began_s = second.clock.now_s
+    second.run()
+    assert finish(second)[0] == "time_limit"
+    assert second.clock.now_s - began_s == pytest.approx(12.0, abs=1.5)
+    # Who goes on after that wants it to run for as long again.
+    third = Simulation(
+        spec, curve, checkpoints=True, records=second.journal.records, clock=second.clock
+    )
+    began_s = third.clock.now_s
+    third.run()
+    assert third.clock.now_s - began_s == pytest.approx(25.0, abs=1.5)
+
+
 @pytest.mark.parametrize("state", ["failed", "pending", "stopped"])
 def test_the_pace_is_that_of_attempts_that_ended_by_themselves(state: str) -> None:
     pace = Pace()

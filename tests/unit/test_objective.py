@@ -28,6 +28,9 @@ class Tensor:
     def __init__(self, *numbers: float) -> None:
         self.numbers = numbers
 
+    def __repr__(self) -> str:
+        return f"Tensor{self.numbers}"
+
     def item(self) -> float:
         if len(self.numbers) != 1:
             raise RuntimeError("only a tensor with one element can be converted")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from raytune_hpo.slurm import commands, follow, queue
-from raytune_hpo.slurm.commands import Job, SlurmError
-from raytune_hpo.slurm.state import State, write_state
+from raytune_hpo.slurm.commands import ControllerAwayError, Job, SlurmError
+from raytune_hpo.slurm.state import State, chain, write_state
 
 SEPARATOR = "\x1f"
 QUEUE = [
@@ -97,6 +98,45 @@ def test_a_controller_that_is_away_is_an_error_and_not_a_job_that_is_gone(slurm:
     answer(slurm, "squeue", error=said, code=1)
     with pytest.raises(SlurmError, match="Unable to contact"):
         commands.lookup("1")
+
+
+AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+
+
+def test_a_controller_that_is_away_for_a_moment_is_asked_again(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_FIRST_PAUSE_S", 0.05)
+    answer(slurm, "scontrol", error=AWAY, code=1)
+    threading.Timer(0.3, answer, (slurm, "scontrol.new")).start()
+    threading.Timer(0.4, lambda: (slurm / "scontrol.new").replace(slurm / "scontrol")).start()
+    commands.patiently(lambda: commands.requeue("1"), within_s=20.0)
+    assert len(calls(slurm)) >= 2
+
+
+def test_a_controller_that_stays_away_is_given_up(slurm: Path) -> None:
+    answer(slurm, "scontrol", error=AWAY, code=1)
+    with pytest.raises(ControllerAwayError, match="Unable to contact"):
+        commands.patiently(lambda: commands.requeue("1"), within_s=1.0)
+    assert len(calls(slurm)) == 1
+
+
+def test_what_slurm_refuses_is_not_asked_again(slurm: Path) -> None:
+    answer(slurm, "scontrol", error="Requested operation is presently disabled for job 1", code=1)
+    with pytest.raises(SlurmError, match="presently disabled"):
+        commands.patiently(lambda: commands.requeue("1"), within_s=60.0)
+    assert len(calls(slurm)) == 1
+
+
+def test_the_output_of_a_following_job_is_named_by_its_number_only(
+    slurm: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "user7" / "results"
+    (folder / "slurm").mkdir(parents=True)
+    answer(slurm, "sbatch", "8\n")
+    chain(folder, State("7", 0, output=f"{folder}/slurm-7.out"))
+    assert f"--output={folder}/slurm-%j.out" in calls(slurm)[0]
+    assert "--dependency=afterany:7" in calls(slurm)[0]
 
 
 def test_a_missing_command_says_where_to_go(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -71,6 +72,31 @@ def test_a_block_with_a_port_in_use_is_passed_over() -> None:
     free = ports.free_block(5, "127.0.0.1")
     with socket.create_server(("127.0.0.1", free.fixed()["node-manager-port"])):
         assert ports.free_block(5, "127.0.0.1").first == free.first + ports.SIZE
+
+
+def test_a_node_with_many_cpus_has_ports_for_all_its_workers() -> None:
+    block = ports.free_block(99, "127.0.0.1", cpus=256)
+    first, last = (int(word.partition("=")[2]) for word in block.arguments()[-2:])
+    assert last - first >= 2 * 256
+    assert block.first >= ports.FIRST
+    assert last < ports.FIRST + ports.COUNT * ports.SIZE
+    assert (block.first - ports.FIRST) % ports.SIZE == 0
+
+
+def test_a_large_block_is_none_in_which_another_ray_has_begun() -> None:
+    free = ports.free_block(5, "127.0.0.1", cpus=256)
+    inside = ports.Block(free.first + ports.SIZE)
+    with socket.create_server(("127.0.0.1", inside.gcs)):
+        found = ports.free_block(5, "127.0.0.1", cpus=256)
+    assert found.first > inside.first
+
+
+def test_a_node_that_does_not_see_the_run_says_so(tmp_path: Path) -> None:
+    probe = tmp_path / ".seen-7"
+    with pytest.raises(InfrastructureError, match=r"does not see .*seen-7.*all nodes share"):
+        node.check_shared(probe, within_s=0.3)
+    threading.Timer(0.3, probe.touch).start()
+    node.check_shared(probe, within_s=10.0)
 
 
 def test_the_address_towards_a_peer_is_the_one_that_it_would_see() -> None:

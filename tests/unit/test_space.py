@@ -24,6 +24,8 @@ from raytune_hpo.space import (
 )
 from raytune_hpo.trial import Config
 
+NO_VALUE = object  # of no kind that a file can hold
+
 CONDITIONAL = SearchSpace(
     {
         "rate": Float(0.1, 1.0, when="optimizer == sgd and momentum > 0.5"),
@@ -494,9 +496,9 @@ def test_a_circle_is_shown_without_what_only_hangs_on_it() -> None:
         (Choice(([1], [1])), "values"),
         (Ordinal((1, math.nan)), "values"),
         (Choice(({"a": 1},)), "values"),
-        (Choice((object(),)), "values"),
+        (Choice((NO_VALUE,)), "values"),
         (Constant(math.nan), "value"),
-        (Constant(object()), "value"),
+        (Constant(NO_VALUE), "value"),
     ],
     ids=repr,
 )
