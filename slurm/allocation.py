@@ -122,7 +122,10 @@ class Step(threading.Thread):
     def run(self) -> None:
         """Start the step, and again when it ends by itself."""
         for number in range(self._tries):
-            why = self._once(number)
+            try:
+                why = self._once(number)
+            except OSError as error:
+                why = f"its step could not be started: {error}"
             if self._closing.is_set():
                 return
             self.address = None
@@ -135,21 +138,22 @@ class Step(threading.Thread):
         spec = replace(self._spec, name=f"{self._spec.name}{'abc'[number]}")
         self.folder = spec.folder
         why = ""
-        process = self._started(spec)
+        process = self._launch(spec)
         if process is None:
             return why
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None
         assert stdout is not None
-        for line in stdout:
-            said = _said(line)
-            self.address = said.get("ready", self.address)
-            why = said.get("failed", why)
+        with stdout:
+            for line in stdout:
+                said = _said(line)
+                self.address = said.get("ready", self.address)
+                why = said.get("failed", why)
         code = process.wait()
         _close(stdin)
         return why or f"its step ended with exit code {code}: {_last_line(self._log)}"
 
-    def _started(self, spec: Spec) -> subprocess.Popen[str] | None:
+    def _launch(self, spec: Spec) -> subprocess.Popen[str] | None:
         """Start the step and tell it what to do; None when it is not wanted any more."""
         with self._starting, self._log.open("a") as log:
             if self._closing.is_set():

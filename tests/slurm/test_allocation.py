@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def other_node(lab: Lab, job: str) -> str:
     return next(node for node in lab.nodes if node != lab.show(job)["BatchHost"])
 
 
+def gcs(lab: Lab, job: str) -> str:
+    """Return the address of the Ray of a job."""
+    head = lab.show(job)["BatchHost"]
+    options = [word for process in lab.processes(head) for word in process.words]
+    port = next(word for word in options if word.startswith("--gcs_server_port="))
+    return f"{lab.layout.addresses[head]}:{port.partition('=')[2]}"
+
+
+def carries(words: tuple[str, ...]) -> bool:
+    """Return whether a command line is that of a driver."""
+    return "raytune_hpo" in words and "--resume" in words
+
+
 def step_on(lab: Lab, job: str, node: str) -> str:
     """Return the step of a job that runs on a node."""
     lines = lab.command("squeue", "--steps", "-h", "-j", job, "-o", "%i %N").splitlines()
@@ -32,6 +46,12 @@ def run(lab: Lab, folder: Path) -> Run:
 
 def test_an_experiment_runs_on_all_nodes(lab: Lab, run: Run) -> None:
     job = run.submit()
+    run.wait_for("begin", 1, job)
+    # Whoever has no token gets nothing of the job's Ray.
+    words = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", gcs(lab, job)]
+    stranger = lab.run_on("login", *words, check=False)
+    assert stranger.returncode != 0
+    assert "token" in (stranger.stdout + stranger.stderr).lower()
 
     run.wait_for_end(job)
 
@@ -84,20 +104,69 @@ def test_a_killed_slurmd_takes_nothing_away(lab: Lab, folder: Path) -> None:
 
 
 def test_a_driver_that_slurm_has_lost_sight_of_does_no_harm(lab: Lab, folder: Path) -> None:
-    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 60"))
+    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 36"))
+    job = run.submit("--nodes=1")
+    run.wait_for("end", 2, job)
+    head = lab.show(job)["BatchHost"]
+
+    # The driver runs on, and Slurm starts the job once more on a node that it sees.
+    lab.kill_slurmd(head)
+
+    lab.wait_for_restart(job, timeout_s=150)
+    assert lab.show(job)["BatchHost"] != head
+    assert any(carries(process.words) for process in lab.processes(head))
+    run.wait_for("session", 2, job)
+    wait_until(
+        lambda: not any(carries(process.words) for process in lab.processes(head)),
+        "the driver that was given up does not end",
+        60,
+    )
+    run.wait_for_end(job, timeout_s=300)
+    run.check_each_trial_finished_once(36)
+    lab.start_slurmd(head)
+    run.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("victim", ["driver", "gcs_server"])
+def test_a_killed_driver_or_ray_begins_again_in_the_same_job(
+    lab: Lab, run: Run, victim: str
+) -> None:
     job = run.submit()
     run.wait_for("end", 2, job)
     head = lab.show(job)["BatchHost"]
 
-    # The old driver runs on, and Slurm starts the job once more on the nodes that it sees.
-    lab.kill_slurmd(head)
-    lab.wait(job, "PENDING", timeout_s=120)
-    assert any("raytune_hpo" in process.words for process in lab.processes(head))
-    lab.start_slurmd(head)
+    if victim == "driver":
+        lab.signal(head, "raytune_hpo", signal.SIGKILL)
+    else:
+        assert lab.machines[head].end(victim)
 
-    lab.wait_for_restart(job, timeout_s=120)
-    run.wait_for_end(job, timeout_s=300)
-    run.check_each_trial_finished_once(60)
+    run.wait_for("session", 2, job)
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
+    assert lab.show(job)["Restarts"] == "0"
+    run.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("fault", ["supervisor killed", "node set down"])
+def test_a_job_that_has_lost_its_head_can_be_gone_on_with(lab: Lab, run: Run, fault: str) -> None:
+    job = run.submit()
+    run.wait_for("end", 2, job)
+    head = lab.show(job)["BatchHost"]
+
+    if fault == "supervisor killed":
+        lab.signal(head, "raytune_hpo.slurm.job", signal.SIGKILL)
+    else:
+        lab.set_node(head, "down")
+
+    state = lab.wait(job, ("FAILED", "CANCELLED", "NODE_FAIL", "PENDING"), 120)
+    if state == "PENDING":
+        lab.wait_for_restart(job)
+    else:
+        assert "go on with: raytune-hpo resume" in run.call("status", "results/experiment")
+        said = run.call("resume", "results/experiment")
+        job = said.partition("job ")[2].split()[0]
+    run.wait_for_end(job)
+    run.check_each_trial_finished_once()
     run.check_nothing_is_left()
 
 
