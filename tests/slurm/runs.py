@@ -103,6 +103,16 @@ class Run:
         state = self.lab.wait(job, ends, timeout_s)
         assert state == "COMPLETED", f"{state}:\n{self.output(job)}"
 
+    def wait_through_restarts(self, job: str, timeout_s: float = 600.0) -> None:
+        """Wait until the job has ended well, however often its time is over before."""
+        deadline = time.monotonic() + timeout_s
+        while (state := self.lab.state(job)) in ("PENDING", "RUNNING", "COMPLETING"):
+            assert time.monotonic() < deadline, f"{state}:\n{self.output(job)}"
+            if state == "PENDING":
+                self.lab.wait_for_restart(job, int(self.lab.show(job)["Restarts"]))
+            time.sleep(0.5)
+        self.wait_for_end(job)
+
     def output(self, job: str) -> str:
         """Return what the job has said so far."""
         path = self.folder / f"slurm-{job}.out"
