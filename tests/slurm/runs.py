@@ -46,7 +46,7 @@ def train(config):
 """
 TARGET = """
 targets:
-  slurm: {nodes: 3, cpus: 1, memory: 1500Mi, time: 20m, margin: 1m}
+  slurm: {nodes: 2, cpus: 1, memory: 1500Mi, time: 20m, margin: 1m}
 """
 
 

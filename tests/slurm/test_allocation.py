@@ -10,14 +10,15 @@ import pytest
 
 from tests.slurm.lab import Lab
 from tests.slurm.machine import wait_until
-from tests.slurm.runs import EPOCHS, EXPERIMENT, Run
+from tests.slurm.runs import EPOCHS, EXPERIMENT, TARGET, Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 
-def other_node(lab: Lab, job: str) -> str:
+def other_node(run: Run, job: str) -> str:
     """Return a node of the job on which its driver is not."""
-    return next(node for node in lab.nodes if node != lab.show(job)["BatchHost"])
+    head = run.lab.show(job)["BatchHost"]
+    return next(str(node) for node in run.state()["nodes"] if node != head)
 
 
 def gcs(lab: Lab, job: str) -> str:
@@ -44,7 +45,8 @@ def run(lab: Lab, folder: Path) -> Run:
     return Run(lab, folder)
 
 
-def test_an_experiment_runs_on_all_nodes(lab: Lab, run: Run) -> None:
+def test_an_experiment_runs_on_all_nodes(lab: Lab, folder: Path) -> None:
+    run = Run(lab, folder, EXPERIMENT + TARGET.replace("nodes: 2", "nodes: 3"))
     job = run.submit()
     run.wait_for("begin", 1, job)
     # Whoever has no token gets nothing of the job's Ray.
@@ -79,7 +81,7 @@ def test_a_killed_node_is_done_without(lab: Lab, run: Run) -> None:
     job = run.submit()
     run.wait_for("end", 2, job)
 
-    lab.kill_node(other_node(lab, job))
+    lab.kill_node(other_node(run, job))
 
     run.wait_for_end(job, timeout_s=300)
     run.check_each_trial_finished_once()
@@ -87,17 +89,17 @@ def test_a_killed_node_is_done_without(lab: Lab, run: Run) -> None:
 
 
 def test_a_killed_slurmd_takes_nothing_away(lab: Lab, folder: Path) -> None:
-    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 36"))
+    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 48"))
     job = run.submit()
     run.wait_for("end", 2, job)
-    node = other_node(lab, job)
+    node = other_node(run, job)
 
     lab.kill_slurmd(node)
 
     wait_until(lambda: "down" in lab.node_state(node), "Slurm does not miss the node", 90)
     assert lab.state(job) == "RUNNING"
     run.wait_for_end(job, timeout_s=300)
-    run.check_each_trial_finished_once(36)
+    run.check_each_trial_finished_once(48)
     assert lab.show(job)["Restarts"] == "0"
     lab.start_slurmd(node)
     run.check_nothing_is_left()
@@ -204,7 +206,7 @@ def test_two_experiments_share_a_node(lab: Lab, run: Run) -> None:
 def test_a_cancelled_step_starts_again(lab: Lab, run: Run) -> None:
     job = run.submit()
     run.wait_for("end", 2, job)
-    node = other_node(lab, job)
+    node = other_node(run, job)
 
     lab.cancel(step_on(lab, job, node))
 
@@ -231,7 +233,7 @@ def test_a_node_set_down_is_done_without(lab: Lab, run: Run) -> None:
     job = run.submit()
     run.wait_for("end", 2, job)
 
-    node = other_node(lab, job)
+    node = other_node(run, job)
 
     lab.set_node(node, "down")
 
@@ -251,14 +253,12 @@ def test_a_lost_head_node_has_the_job_requeued(lab: Lab, run: Run) -> None:
     head = lab.show(job)["BatchHost"]
 
     lab.kill_node(head)
-    # Without a batch script the job would stay on the other nodes until its time is over.
-    lab.wait(job, "PENDING", timeout_s=240)
-    lab.revive_node(head)
 
-    lab.wait_for_restart(job, timeout_s=120)
+    # Without a batch script the job would stay on its other node until its time is over.
+    lab.wait_for_restart(job, timeout_s=240)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
-    run.check_nothing_is_left()
+    run.check_nothing_is_left(apart_from=lab.files(head))
 
 
 def test_a_preempted_job_goes_on_later(lab: Lab, run: Run) -> None:

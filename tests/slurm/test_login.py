@@ -56,7 +56,7 @@ def workers(lab: Lab) -> list[str]:
 
 
 def test_the_command_and_the_printed_script_do_the_same(lab: Lab, folder: Path) -> None:
-    run = made(lab, folder, "nodes: 3")
+    run = made(lab, folder, "nodes: 2")
     script = run.call(*START, "--dry-run")
     assert not run.run_dir.exists()
 
@@ -105,13 +105,13 @@ def test_a_waiting_job_is_taken_out_of_the_queue(lab: Lab, folder: Path) -> None
 
 
 def test_the_time_limit_itself_is_survived(lab: Lab, folder: Path) -> None:
-    run = made(lab, folder, "nodes: 3, time: 2m", "parallel: 3\n")
-    job = submitted(run, *START, "--trials", "60")
+    run = made(lab, folder, "nodes: 2, time: 2m", "parallel: 2\n")
+    job = submitted(run, *START, "--trials", "40")
 
     lab.wait_for_restart(job, timeout_s=150)
 
     run.wait_through_restarts(job)
-    run.check_each_trial_finished_once(60)
+    run.check_each_trial_finished_once(40)
     assert set(Counter((trial, epoch) for trial, epoch, _ in run.epochs()).values()) == {1}
     run.check_nothing_is_left()
 
