@@ -195,7 +195,7 @@ def _identity() -> dict[str, Any]:
         "host": socket.gethostname(),
         "boot": _boot(),
         "pid": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": started(os.getpid()),
         "since": time.time(),
     }
 
@@ -206,7 +206,7 @@ def _boot() -> str:
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace}"
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """Return a process's start time in clock ticks since the boot; 0 when there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -221,8 +221,8 @@ def _is_here(content: dict[str, Any]) -> bool:
 
 
 def _is_alive(content: dict[str, Any]) -> bool:
-    started = _started(int(content["pid"]))
-    return started != 0 and started == content["started"]
+    seen = started(int(content["pid"]))
+    return seen != 0 and seen == content["started"]
 
 
 def _content(fd: int) -> dict[str, Any]:

@@ -122,8 +122,12 @@ GATE = {"raytune_hpo.cluster.here": {"raytune_hpo.slurm", "raytune_hpo.slurm.all
 
 @pytest.mark.parametrize("folder", ["cluster", "slurm"])
 def test_launchers_know_errors_and_the_experiment_only(folder: str) -> None:
-    # The supervisor of a Slurm job reads how far the run is.
-    readers = {"raytune_hpo.slurm.job": ("exits", "journal", "lock")}
+    # The supervisor of a Slurm job reads how far the run is; others look whether a driver lives.
+    readers = {
+        "raytune_hpo.slurm.job": ("exits", "journal", "lock"),
+        "raytune_hpo.slurm.allocation": ("lock",),
+        "raytune_hpo.slurm.node": ("lock",),
+    }
     for module, path in MODULES.items():
         if module.startswith(f"raytune_hpo.{folder}"):
             own = {used for used in imports(path) if used.startswith("raytune_hpo")}
