@@ -188,7 +188,8 @@ def _network_policy(tenants: Tenants, namespace: str) -> Object:
 
 
 def _cluster_queue(queues: Queues, name: str, tenant: Tenant) -> Object:
-    heads = tenant.runs if tenant.own_heads else 0
+    # Room for one head: further runs share what there is, or wait.
+    heads = 1 if tenant.own_heads else 0
     amounts = {
         "cpu": quantities.cpus(tenant.cpus + heads * tenant.head.cpus),
         "memory": quantities.memory(tenant.bytes + heads * tenant.head.memory),
