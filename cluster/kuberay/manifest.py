@@ -17,6 +17,7 @@ from raytune_hpo.cluster.kuberay.files import FILE, MOST_BYTES, Files
 from raytune_hpo.cluster.kuberay.patching import merge
 from raytune_hpo.cluster.kuberay.pods import Object, Run
 from raytune_hpo.cluster.kuberay.sizes import Workers
+from raytune_hpo.cluster.kuberay.text import to_yaml as to_yaml
 from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.kuberay_target import KubeRayTarget
@@ -27,6 +28,7 @@ END_S = 600.0
 QUEUE = "kueue.x-k8s.io/queue-name"
 ELASTIC = "kueue.x-k8s.io/elastic-job"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CUSTOM = re.compile(r"[A-Za-z0-9_.:-]+")
 _CLUSTER = ("spec", "rayClusterSpec")
 _HEAD = (*_CLUSTER, "headGroupSpec", "template")
 _WORKER = (*_CLUSTER, "workerGroupSpecs", 0, "template")
@@ -246,6 +248,12 @@ def _problems(
             "a volume such as {claim: NAME}, or storage: s3://BUCKET/FOLDER"
         )
         yield Problem("targets.kuberay.pvc", message)
+    for name in experiment.resources.custom:
+        if not _CUSTOM.fullmatch(name):
+            message = (
+                "must be of letters, digits, _, ., : and - for KubeRay, which has it in a shell"
+            )
+            yield Problem(f"resources.custom.{name}", message)
     yield from _file_problems(files)
     yield from _secret_problems(experiment, target, place)
 

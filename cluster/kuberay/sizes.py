@@ -93,9 +93,9 @@ def _trials(experiment: Experiment, target: KubeRayTarget) -> int:
         fits.append((given.memory - RAYS_OWN - _store(given.memory)) // asked.memory)
     if fits:
         return max(1, min(fits))
-    # What shares a CPU or a GPU: as many as there are to share the one that is taken.
-    parts = [amount for amount in (asked.cpu, asked.gpu) if 0 < amount < 1]
-    return max([1, *(math.floor(1 / amount + _SLACK) for amount in parts)])
+    # As many as share one GPU, or else one CPU.
+    part = asked.gpu or asked.cpu
+    return math.floor(1 / part + _SLACK) if 0 < part < 1 else 1
 
 
 def _memory(for_trials: int | None, cpus: int) -> int:
@@ -116,10 +116,22 @@ def _too_small(made: Worker, experiment: Experiment, target: KubeRayTarget) -> I
         yield Problem(f"{where}.cpus", f"{told} {asked.cpu * made.trials:g}, not {made.cpus:g}")
     if made.gpus + _SLACK < asked.gpu * made.trials:
         yield Problem(f"{where}.gpus", f"{told} {asked.gpu * made.trials:g}, not {made.gpus}")
+    if (fits := _fits(made, experiment)) > made.trials:
+        message = f"there is room for {fits} trials on what {made.trials} need, since Ray's CPUs "
+        yield Problem(f"{where}.trials", f"{message}are whole ones; write {fits}")
     needed = made.object_store + RAYS_OWN + (made.for_trials or 0)
     if made.memory < needed:
         message = f"{told} {math.ceil(needed / MIB)}Mi with Ray's own, not {made.memory // MIB}Mi"
         yield Problem(f"{where}.memory", message)
+
+
+def _fits(made: Worker, experiment: Experiment) -> int:
+    """Return how many trials Ray would run on a worker at once."""
+    asked = experiment.resources
+    memory = (made.for_trials or 0, asked.memory or 0)
+    custom = [(made.custom[name], amount) for name, amount in asked.custom.items()]
+    pairs = [(made.ray_cpus, asked.cpu), (made.gpus, asked.gpu), memory, *custom]
+    return min([math.floor(a / b + _SLACK) for a, b in pairs if b] or [made.ray_cpus])
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import yaml
 
 from raytune_hpo import spec
 from raytune_hpo.cluster.kuberay import manifest, rules, tenants, tenants_file
-from raytune_hpo.cluster.kuberay.manifest import Place
-from raytune_hpo.cluster.kuberay.text import to_yaml
+from raytune_hpo.cluster.kuberay.manifest import Place, to_yaml
 from raytune_hpo.kuberay_parts import KubeRayHead, KubeRayLimit, KubeRayPvc, KubeRayWorker
 from raytune_hpo.kuberay_target import KubeRayTarget
 

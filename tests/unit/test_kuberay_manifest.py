@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from raytune_hpo import spec
 from raytune_hpo.cluster.kuberay import demand, files, inside, manifest, names, quantities, rules
-from raytune_hpo.cluster.kuberay.manifest import Place
-from raytune_hpo.cluster.kuberay.text import to_yaml
+from raytune_hpo.cluster.kuberay.manifest import Place, to_yaml
 from raytune_hpo.errors import SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.kuberay_target import KubeRayTarget
@@ -203,6 +202,13 @@ def test_names_that_differ_stay_apart() -> None:
             {"cpu": "7500m", "memory": "30Gi"},
             3,
         ),
+        (
+            "parallel: 8\nresources: {cpu: 0.5, gpu: 1}\n",
+            {},
+            ("1", "1"),
+            {"cpu": "1", "memory": "4Gi", "nvidia.com/gpu": "1"},
+            8,
+        ),
         ("trials: 3\n", {}, ("1", "0"), {"cpu": "1", "memory": "4Gi"}, 3),
         ("parallel: 12\n", {"max_workers": 5}, ("1", "0"), {"cpu": "1", "memory": "4Gi"}, 5),
         ("", {"max_workers": 9}, ("1", "0"), {"cpu": "1", "memory": "4Gi"}, 9),
@@ -241,6 +247,7 @@ def test_a_worker_takes_as_many_trials_as_its_memory_has_room_for() -> None:
         ("resources: {cpu: 4}\n", {"cpus": 6, "trials": 2}, r"worker.cpus: 2 trials need 8"),
         ("resources: {cpu: 1, gpu: 2}\n", {"gpus": 1}, r"worker.gpus: 1 trial needs 2, not 1"),
         ("resources: {memory: 4Gi}\n", {"memory": "4Gi"}, r"worker.memory: 1 trial needs \d+Mi"),
+        ("resources: {cpu: 0.5}\n", {"trials": 1}, r"worker.trials: there is room for 2 trials"),
         ("", {"memory": "256Mi"}, r"worker.memory: 1 trial needs 580Mi with Ray's own, not 256Mi"),
     ],
 )
@@ -441,6 +448,11 @@ def test_a_secret_that_pods_would_not_have_is_asked_for(more: str) -> None:
     one = {"env_from_secret": {"TOKEN": {"secret": "s", "key": "k"}}}
     assert rendered(more, one)
     assert rendered(more, {"env_from": [{"secret": "s"}]})
+
+
+def test_resources_whose_names_a_shell_would_read_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"resources.custom.a'b: must be of letters, digits"):
+        rendered('resources: {custom: {"a\'b": 1}}\n')
 
 
 def test_the_users_variables_come_once_and_win() -> None:
