@@ -231,9 +231,10 @@ def _at(value: Any, path: tuple[str | int, ...], patch: Any) -> Any:
     """Return a value with a patch of what lies at a path in it."""
     if not path:
         return merge(value, patch)
-    changed: Any = list(value) if isinstance(value, list) else dict(value)
-    changed[path[0]] = _at(value[path[0]], path[1:], patch)
-    return changed
+    step, rest = path[0], path[1:]
+    if isinstance(step, int):
+        return [_at(one, rest, patch) if n == step else one for n, one in enumerate(value)]
+    return {**value, step: _at(value[step], rest, patch)}
 
 
 def _problems(
