@@ -1,0 +1,1 @@
+"""Runs on Kubernetes, carried by KubeRay: one RayJob an experiment."""
