@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from raytune_hpo.cluster.kuberay.kinds import POD
 from raytune_hpo.cluster.kuberay.refused import KubernetesError, of_answer
 
 _LOGGER = logging.getLogger(__name__)
@@ -111,14 +112,19 @@ def _stream(configuration: Any, namespace: str, pod: str, port: int) -> Any:
     Raises:
         KubernetesError: It cannot be had.
     """
-    from kubernetes import client, stream
+    from kubernetes.client import ApiException
+    from kubernetes.stream import ws_client
 
-    # The official way to such a stream changes the client that is used for it.
-    core = client.CoreV1Api(client.ApiClient(configuration))
-    method = core.connect_get_namespaced_pod_portforward
+    path = POD.path(namespace, pod, "portforward")
+    settings = configuration.auth_settings().values()
+    headers = {one["key"]: one["value"] for one in settings if one["value"]}
+    query = [("ports", str(port))]
     try:
-        return stream.portforward(method, pod, namespace, ports=str(port))
-    except client.ApiException as error:
+        # The way through a method of the client loses what the server says when it refuses.
+        return ws_client.portforward_call(
+            configuration, "GET", f"{configuration.host}{path}", query_params=query, headers=headers
+        )
+    except ApiException as error:
         raise _problem(str(error.reason), f"forward a port to pod {pod}") from error
 
 
@@ -127,6 +133,6 @@ def _problem(said: str, what: str) -> KubernetesError:
     status = re.search(r"Handshake status (\d+)", said)
     if status is None:
         return KubernetesError(f"{what}: the connection was not made: {said}")
-    body = re.search(r"b'(\{.*\})", said, re.DOTALL)
-    told = body[1].encode() if body else said.encode()
-    return of_answer(int(status[1]), told, what)
+    # It shows the headers and the body behind the status.
+    body = said.rpartition("-+-+- ")[2].removeprefix("b'").rstrip("'")
+    return of_answer(int(status[1]), body.encode(), what)

@@ -16,14 +16,13 @@ from raytune_hpo.cluster.kuberay.refused import KubernetesError
 
 Object = Mapping[str, Any]
 Verdict = Literal["ok", "warn", "fail"]
+Rights = tuple[tuple[Right, str], ...]
 
 _KUEUE = "kueue.x-k8s.io"
 _SECURITY = "pod-security.kubernetes.io/enforce"
 _OPERATOR = "app.kubernetes.io/name=kuberay-operator"
-_OLDEST = (1, 4)
-"""The first KubeRay with SidecarMode is 1.5; K8sJobMode and HTTPMode are asked for with 1.4 too."""
 
-NEEDED: tuple[tuple[Right, str], ...] = (
+NEEDED: Rights = (
     (Right("create", RAYJOB), "to submit"),
     (Right("get", RAYJOB), "to see where a run stands"),
     (Right("list", RAYJOB), "to follow"),
@@ -35,7 +34,7 @@ NEEDED: tuple[tuple[Right, str], ...] = (
     (Right("patch", kinds.CONFIG_MAP), "to have it checked before"),
     (Right("delete", kinds.CONFIG_MAP), "to submit again"),
 )
-USEFUL: tuple[tuple[Right, str], ...] = (
+USEFUL: Rights = (
     (Right("get", kinds.RAYCLUSTER), "to say why pods are not made"),
     (Right("get", kinds.POD), "to read logs"),
     (Right("list", kinds.POD), "to say why pods do not start"),
@@ -180,7 +179,8 @@ def _operator_by_its_work(api: Api, why: str) -> Finding:
 
 def rights(api: Api) -> Iterator[Finding]:
     """Yield whether one may do what a run needs; the server is asked once for each right."""
-    for table, verdict in ((NEEDED, "fail"), (USEFUL, "warn")):
+    tables: tuple[tuple[Rights, Verdict], ...] = ((NEEDED, "fail"), (USEFUL, "warn"))
+    for table, verdict in tables:
         missing: dict[Right, str] = {}
         for right, use in table:
             try:
@@ -190,7 +190,7 @@ def rights(api: Api) -> Iterator[Finding]:
                 yield Finding("rights", "warn", str(error))
                 return
         if missing:
-            yield Finding("rights", verdict, _missing(api.namespace, missing))  # type: ignore[arg-type]
+            yield Finding("rights", verdict, _missing(api.namespace, missing))
         elif verdict == "fail":
             yield Finding("rights", "ok", f"runs may be submitted to namespace {api.namespace}")
 
@@ -242,10 +242,9 @@ def _fits(api: Api, demand: Demand) -> Iterator[Finding]:
         yield Finding("limit range", fit.verdict, fit.text)
     if not isinstance(quotas, list):
         return
-    fits = [fit for quota in quotas if (fit := room.within_quota(demand, quota)) is not None]
-    for fit in fits:
-        yield Finding("quota", fit.verdict, fit.text)
-    if not fits:
+    seen = [one for quota in quotas if (one := room.within_quota(demand, quota)) is not None]
+    yield from (Finding("quota", one.verdict, one.text) for one in seen)
+    if not seen:
         yield Finding("quota", "ok", f"namespace {api.namespace} has none for pods")
 
 
