@@ -43,6 +43,11 @@ class Denial:
     what: str
     step: str = ""
 
+    @property
+    def text(self) -> str:
+        """Both, in two sentences."""
+        return f"{self.what}. {self.step[0].upper()}{self.step[1:]}" if self.step else self.what
+
 
 def read(message: str) -> Denial | None:
     """Return what a refusal of the API server means, or None when it is of an unknown kind.
@@ -130,10 +135,13 @@ def _ratio(match: re.Match[str]) -> Denial:
 
 
 def _security(match: re.Match[str]) -> Denial:
+    step = "set the security context that it wants, or ask for a namespace with a lower level"
+    if "ray-job-submitter" in match[2]:
+        step = f"{step}; KubeRay's submitter has one with submission_mode: K8sJobMode only"
     return Denial(
         f"the namespace enforces the Pod Security level {match[1]}, and the pod breaks it: "
         f"{' '.join(match[2].split())}",
-        "set the security context that it wants, or ask for a namespace with a lower level",
+        step,
     )
 
 

@@ -69,11 +69,18 @@ def follow(
                 job = None
             begun = True
             now = _standing_if_reachable(api, handle, job, last)
-        if now != last:
+        if _news(now) != _news(last):
             yield now
         last = now
         if now.over:
             return
+
+
+def _news(standing: Standing | None) -> tuple[object, ...] | None:
+    """Return what of a standing is worth a line when it changes."""
+    if standing is None:
+        return None
+    return (standing.state, standing.text, standing.step, standing.attempt, standing.troubles)
 
 
 def _standing_if_reachable(

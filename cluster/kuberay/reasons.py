@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raytune_hpo.cluster.kuberay import troubles
+from raytune_hpo.cluster.kuberay.demand import SUBMITTER
 from raytune_hpo.cluster.kuberay.troubles import Trouble
 
 Object = Mapping[str, Any]
@@ -28,6 +29,7 @@ State = Literal[
 ]
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+_JOB_STATUSES = ("", "PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
 MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 NODE_TYPE = "ray.io/node-type"
 _OVER: frozenset[State] = frozenset({"absent", "succeeded", "stopped", "failed"})
@@ -149,16 +151,17 @@ class _Seen:
         self.cluster_status: Object = self.cluster.get("status") or {}
         self.pods = pods
         self.queue = str((self.meta.get("labels") or {}).get(QUEUE_LABEL) or "")
-        heads = [pod for pod in pods if _type(pod) == "head"]
-        self.head_name = str(heads[-1]["metadata"]["name"]) if heads else ""
-        self.troubles = list(self._troubles(heads))
+        self.heads = [pod for pod in pods if _type(pod) == "head"]
+        self.head_name = str(self.heads[-1]["metadata"]["name"]) if self.heads else ""
+        self.has_cluster = cluster is not None
+        self.troubles = self._troubles()
 
-    def _troubles(self, heads: Sequence[Object]) -> list[Trouble]:
+    def _troubles(self) -> list[Trouble]:
         submitters = [pod for pod in self.pods if not _type(pod)]
         workers = [pod for pod in self.pods if _type(pod) == "worker"]
         found = troubles.of_cluster(self.cluster, self.events)
         return [
-            *troubles.of_pods(heads, self.events, "head"),
+            *troubles.of_pods(self.heads, self.events, "head"),
             *([found] if found is not None else []),
             *troubles.of_pods(submitters, self.events, "submitter"),
             *troubles.of_pods(workers, self.events, "worker"),
@@ -223,6 +226,15 @@ def _in_queue(seen: _Seen) -> _Told:
 
 
 def _initializing(seen: _Seen) -> _Told:
+    code = _early_end(seen)
+    if code is not None:
+        # The operator looks at the driver only once the head counts as ready, which a pod with a
+        # container that has ended never does.
+        text = (
+            f"is stuck: its driver has ended (exit code {code} of its submitter) before its head "
+            "counted as ready, which KubeRay does not notice"
+        )
+        return ("ending", text, "read its log, then stop it; resume the run if it is not done")
     if not seen.head_name and not seen.troubles:
         return ("starting", f"is starting: its Ray cluster is being made{seen.retry}", "")
     if seen.troubles:
@@ -232,6 +244,16 @@ def _initializing(seen: _Seen) -> _Told:
     if _ready(seen.pods, "head"):
         return ("starting", f"is starting: its head is ready{_workers(seen)}{seen.retry}", "")
     return ("starting", f"is starting: its head {seen.head_name} is not ready yet{seen.retry}", "")
+
+
+def _early_end(seen: _Seen) -> int | None:
+    """Return the exit code of the submitter in the head's pod, if that is over."""
+    for pod in seen.heads:
+        for state in (pod.get("status") or {}).get("containerStatuses") or ():
+            ended = (state.get("state") or {}).get("terminated")
+            if state.get("name") == SUBMITTER and ended:
+                return int(ended.get("exitCode") or 0)
+    return None
 
 
 def _ready(pods: Sequence[Object], kind: str) -> bool:
@@ -259,10 +281,14 @@ def _running(seen: _Seen) -> _Told:
     silent = seen.status.get("jobStatusCheckFailureStartTime")
     if silent:
         text = (
-            f"runs, but its head has not answered the operator since {silent}; after "
-            f"{_CHECK_TIMEOUT_S} s it counts as failed"
+            f"its head has not answered the operator since {silent}, and counts as failed after "
+            f"{_CHECK_TIMEOUT_S} s"
         )
-        return ("running", text, seen.troubles[0].step if seen.troubles else "")
+        return _running_without_head(seen, text)
+    if seen.job_status not in _JOB_STATUSES:
+        # Through the API server's proxy the operator takes its refusal for an answer of Ray.
+        text = f"its head does not answer the operator ({_shown(seen.message)})"
+        return _running_without_head(seen, text)
     text = {
         "": "is being handed to the head",
         "PENDING": "is being prepared on the head",
@@ -275,6 +301,13 @@ def _running(seen: _Seen) -> _Told:
         return (state, text, "")
     first = seen.troubles[0]
     return (state, f"{text}; {first.who} {first.what}", first.step)
+
+
+def _running_without_head(seen: _Seen, text: str) -> _Told:
+    of_head = next((trouble for trouble in seen.troubles if trouble.who == "the head"), None)
+    if of_head is not None:
+        text = f"{of_head.who} {of_head.what}"
+    return ("running", f"runs, but {text}{seen.retry}", of_head.step if of_head else "")
 
 
 def _suspended(seen: _Seen) -> _Told:
@@ -379,7 +412,14 @@ def _submission_failed(seen: _Seen) -> tuple[str, str]:
     first = seen.troubles[0] if seen.troubles else None
     if first is not None and first.stays:
         return f"the job could not be handed to the head: {first.who} {first.what}", first.step
+    if seen.has_cluster and not _heads_that_stay(seen):
+        # Its containers are told to end first, so the submitter's end is seen before the pod's.
+        return "its head was lost", _RESUME
     return f"the driver failed, or could not be started on the head: {_shown(seen.message)}", _LOOK
+
+
+def _heads_that_stay(seen: _Seen) -> list[Object]:
+    return [pod for pod in seen.heads if not pod["metadata"].get("deletionTimestamp")]
 
 
 def _deadline(seen: _Seen) -> tuple[str, str]:

@@ -100,7 +100,7 @@ def _text(status: int, reason: str, message: str, causes: list[str]) -> str:
     denial = denials.read(message)
     if denial is None:
         return message or f"HTTP {status} {reason}".rstrip()
-    return f"{denial.what}. {denial.step}".rstrip(". ") if denial.step else denial.what
+    return denial.text
 
 
 def _of_kind(message: str) -> bool:

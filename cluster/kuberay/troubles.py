@@ -45,10 +45,11 @@ _TAINT = re.compile(r"untolerated taint(?:\(s\)|s)?(?: \{([^}]*)\})?")
 _CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _KEY = re.compile(r"couldn't find key (\S+) in (ConfigMap|Secret) (\S+)")
 _OBJECT = re.compile(r'(configmap|secret) "([^"]+)" not found')
+_KINDS = {"configmap": "config map", "secret": "secret"}
 _MADE = {"FailedToCreateHeadPod": "the head", "FailedToCreateWorkerPod": "a worker"}
 _EXITS = {
-    2: "the experiment file is wrong (exit code 2)",
-    3: "Ray or the storage could not be used (exit code 3)",
+    126: "its command cannot be run (exit code 126)",
+    127: "its command is not there (exit code 127)",
     137: "it was killed (exit code 137)",
     139: "it crashed (exit code 139)",
     143: "it was ended (exit code 143)",
@@ -60,7 +61,7 @@ class Trouble:
     """Something that keeps a pod, or several alike, from working.
 
     Attributes:
-        who: Which, such as ``the head`` or ``2 workers``.
+        who: Which, such as ``the head`` or ``each of 2 workers``.
         what: What is wrong, as the end of a sentence.
         step: What to do next; empty when there is nothing to do but wait.
         stays: Whether it will not go away by itself.
@@ -90,7 +91,7 @@ def of_pods(
         if found is not None:
             alike.setdefault(found.what, []).append(found)
     for same in alike.values():
-        yield same[0] if len(same) == 1 else replace(same[0], who=f"{len(same)} {who}s")
+        yield same[0] if len(same) == 1 else replace(same[0], who=f"each of {len(same)} {who}s")
 
 
 def of_pod(pod: Object, events: Sequence[Object], who: str = "head") -> Trouble | None:
@@ -110,6 +111,8 @@ def of_pod(pod: Object, events: Sequence[Object], who: str = "head") -> Trouble 
         found = next((t for state in states if (t := _of_container(state, pod, who))), None)
     if found is None and status.get("phase") == "Pending":
         found = _of_events(events)
+    if found is None and pod["metadata"].get("deletionTimestamp"):
+        found = ("is being deleted", "", False)
     return None if found is None else Trouble(_one(who), *found)
 
 
@@ -176,8 +179,8 @@ def _unschedulable(message: str, events: Sequence[Object]) -> _Found:
 
 def _other_reasons(message: str) -> Iterator[str]:
     for match in _TAINT.finditer(message):
-        taint = f" {match[1].strip().rstrip(':')}" if match[1] else ""
-        yield f"nodes have the taint{taint}, which the pod does not tolerate"
+        taint = f" ({match[1].strip().rstrip(':')})" if match[1] else ""
+        yield f"nodes have taints that the pod does not tolerate{taint}"
     if "didn't match Pod's node affinity/selector" in message:
         yield "nodes do not match its node selector"
     if "volume node affinity conflict" in message:
@@ -258,7 +261,8 @@ def _config(said: str) -> _Found:
     missing = _OBJECT.search(said)
     if missing is not None:
         kind, name = missing.groups()
-        return (f"waits: there is no {kind} {name}", f"create it; look: kubectl get {kind}s", True)
+        text = f"waits: there is no {_KINDS[kind]} {name}"
+        return (text, f"create it; look: kubectl get {kind}s", True)
     return (f"cannot be configured: {said}", "", True)
 
 
@@ -304,7 +308,8 @@ def _mount(said: str) -> _Found:
     missing = _OBJECT.search(said)
     if missing is not None:
         kind, name = missing.groups()
-        return (f"waits: there is no {kind} {name} to mount", f"look: kubectl get {kind}s", True)
+        text = f"waits: there is no {_KINDS[kind]} {name} to mount"
+        return (text, f"create it; look: kubectl get {kind}s", True)
     claim = _CLAIM.search(said)
     if claim is not None:
         return _no_claim(claim[1])

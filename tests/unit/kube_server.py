@@ -1,7 +1,7 @@
 """An API server on this machine's loopback address: a few objects, and answers that are laid out.
 
-It keeps objects by their addresses and answers as the real one does, in the words that were recorded
-from it. What is laid out with ``on`` comes first: errors, streams that break, waiting.
+It keeps objects by their addresses and answers as the real one does, in words recorded from it.
+What is laid out with ``on`` comes first: errors, streams that break, waiting.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Call:
 
 def refusal(code: int, reason: str, message: str, **details: Any) -> Answer:
     """Return an answer with a Status object."""
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+    status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
     status |= {"message": message, "reason": reason, "code": code}
     return Answer(code, {**status, **({"details": details} if details else {})})
 
