@@ -97,7 +97,7 @@ class Objects:
         self._note = note
         self._given_up = given_up
         self._sleep = sleep
-        self._worked = False
+        self._worked: set[str] = set()
         self._lock = threading.Lock()
         self._away = False
 
@@ -208,10 +208,11 @@ class Objects:
             except Exception as error:
                 kind = self._expected(error)
                 away_s = time.monotonic() - began_s
-                if away_s >= self._patience(kind) or self._given_up():
+                if away_s >= self._patience(kind, doing) or self._given_up():
                     raise self._failure(doing, kind, error, away_s) from error
                 self._tell(away_s, error)
             else:
+                self._worked.add(doing)
                 self._note_success()
                 return answer
             self._sleep(wait_s * random.uniform(0.5, 1.0))
@@ -227,10 +228,10 @@ class Objects:
             raise (Missing if kind is Kind.MISSING else Exists) from error
         return kind
 
-    def _patience(self, kind: Kind) -> float:
+    def _patience(self, kind: Kind, doing: str) -> float:
         if kind is Kind.TRANSIENT:
             return self._patience_s
-        return min(_REFUSED_PATIENCE_S, self._patience_s) if self._worked else 0.0
+        return min(_REFUSED_PATIENCE_S, self._patience_s) if doing in self._worked else 0.0
 
     def _failure(self, doing: str, kind: Kind, error: Exception, away_s: float) -> StoreError:
         reason = reason_of(error)
@@ -250,7 +251,6 @@ class Objects:
         )
 
     def _note_success(self) -> None:
-        self._worked = True
         with self._lock:
             if not self._away:
                 return

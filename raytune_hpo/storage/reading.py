@@ -61,16 +61,19 @@ def pull(url: str) -> Path:
     there = open_run(url)
     with _exclusive(folder):
         for _ in range(_TRIES):
-            known = _extended(there, folder, _load(folder))
-            if not known:
+            first = there.get(segments.session_key(1))
+            if first is None:
                 raise RunError(f"{there.url}: there is no run here (no journal)")
+            began = str(presence.content(first).get("id"))
+            known = _extended(there, folder, _load(folder, began))
             if _is_whole(folder, known):
-                _save(folder, known)
+                _save(folder, began, known)
                 place.mark(folder, url)
+                if not any(one.records for one in known):
+                    raise RunError(f"{there.url}: the run has not begun, or was given up before")
                 return folder
-            # The copy is of another time: the run was deleted, and another one was begun.
             shutil.rmtree(folder / journal.FOLDER, ignore_errors=True)
-            _save(folder, [])
+            _save(folder, began, [])
     raise JournalError(f"{there.url}: the journal in the store is damaged")
 
 
@@ -182,17 +185,27 @@ def _is_whole(folder: Path, known: list[_Known]) -> bool:
     return set(folder.joinpath(journal.FOLDER).glob("*.jsonl")) <= names
 
 
-def _load(folder: Path) -> list[_Known]:
+def _load(folder: Path, began: str) -> list[_Known]:
+    """Return what is here of a run.
+
+    Args:
+        folder: The copy.
+        began: Who began the run; a copy of one that was deleted since is of no use.
+    """
     try:
         content = json.loads((folder / _STATE).read_text())
     except (FileNotFoundError, ValueError):
-        return []
-    return [_Known(**one) for one in content]
+        content = {}
+    if content.get("began") == began:
+        return [_Known(**one) for one in content["sessions"]]
+    shutil.rmtree(folder / journal.FOLDER, ignore_errors=True)
+    return []
 
 
-def _save(folder: Path, known: list[_Known]) -> None:
+def _save(folder: Path, began: str, known: list[_Known]) -> None:
     draft = folder / f".{_STATE}"
-    draft.write_text(json.dumps([asdict(one) for one in known]))
+    content = {"began": began, "sessions": [asdict(one) for one in known]}
+    draft.write_text(json.dumps(content))
     draft.replace(folder / _STATE)
 
 
