@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _RUN = click.argument("run", required=False)
+_NO_REPAIR = (
+    "a store keeps whole objects, so a journal there is not torn. If somebody changed its objects, "
+    "put them back from a backup, or from an earlier version if the bucket keeps those"
+)
 
 
 class _Failure(click.ClickException):
@@ -68,7 +72,8 @@ def cli() -> None:
 
     Start with: raytune-hpo init, then: raytune-hpo run experiment.yaml
 
-    RUN is the name of a run in ./raytune-results, or its directory; without one, the newest.
+    RUN is the name of a run in ./raytune-results, its directory, or its URL in a store such as
+    s3://bucket/runs/NAME; without one, the newest in ./raytune-results.
 
     Exit codes: 0 ok, 1 no trial succeeded, 2 the experiment is wrong, 3 infrastructure,
     130 interrupted (resume goes on).
@@ -150,7 +155,7 @@ def doctor(target: str | None) -> None:
 @cli.command("run")
 @_FILE
 @click.option("--name", help="Name of the run.")
-@click.option("--storage", type=click.Path(path_type=Path), metavar="DIR", help="Where runs go.")
+@click.option("--storage", metavar="DIR|URL", help="Where runs go; such as s3://bucket/runs.")
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field.")
 @click.option("--trials", type=click.IntRange(min=1), help="How many trials.")
 @click.option("--parallel", type=click.IntRange(min=1), help="How many at once.")
@@ -161,7 +166,7 @@ def doctor(target: str | None) -> None:
 def run_command(
     file: Path,
     name: str | None,
-    storage: Path | None,
+    storage: str | None,
     overrides: Sequence[str],
     trials: int | None,
     parallel: int | None,
@@ -175,7 +180,7 @@ def run_command(
         raise _Failure("--on kuberay is not supported yet", exits.SPEC)
     options = {
         "name": name,
-        "storage": None if storage is None else str(storage.absolute()),
+        "storage": None if storage is None else _absolute(storage),
         "trials": trials,
         "parallel": parallel,
     }
@@ -245,7 +250,7 @@ def resume(
             click.echo(line, err=line.startswith("warning"))
         return
     with _view(run_dir, quiet) as view:
-        resume_run(
+        run_dir = resume_run(
             run_dir,
             limits=limits,
             trusted=trusted,
@@ -258,7 +263,7 @@ def resume(
 @_RUN
 def status(run: str | None) -> None:
     """Say how far a RUN is, and what it has found."""
-    from raytune_hpo import journal, lock
+    from raytune_hpo import journal, runs
     from raytune_hpo.view.summary import status as status_text
     from raytune_hpo.view.text import mlflow_text
 
@@ -270,7 +275,7 @@ def status(run: str | None) -> None:
     text = status_text(
         state,
         run_dir,
-        holder=lock.holder(run_dir),
+        holder=runs.holder(run_dir),
         now_t=time.time(),
         tracking=mlflow_text(state),
     )
@@ -301,8 +306,8 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool, job: bo
 
         pieces = on_slurm.job_output(run_dir, follow=follow)
     else:
-        path = runs.log_file(run_dir, trial, stderr=stderr)
-        pieces = runs.chunks(path, _is_over(run_dir, trial) if follow else None)
+        over = _is_over(run_dir, trial) if follow else None
+        pieces = runs.output(run_dir, trial, stderr=stderr, over=over)
     if not sys.stdout.isatty():
         for piece in pieces:
             click.echo(piece, nl=False)
@@ -318,12 +323,12 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool, job: bo
 @_RUN
 def stop(run: str | None) -> None:
     """Ask the driver of a RUN to stop safely."""
-    from raytune_hpo import lock, runs
+    from raytune_hpo import runs
     from raytune_hpo.view.text import reference
 
     run_dir = _find(run)
     again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
-    holder = lock.holder(run_dir)
+    holder = runs.holder(run_dir)
     if holder is None:
         from raytune_hpo.slurm import follow
 
@@ -345,8 +350,11 @@ def stop(run: str | None) -> None:
 def repair(run: str | None) -> None:
     """Make a damaged journal of a RUN readable up to the damage; a copy is kept."""
     from raytune_hpo import journal, lock
+    from raytune_hpo.storage import place
 
     run_dir = _find(run)
+    if place.url_of(run_dir) is not None:
+        raise _Failure(f"{place.shown(run_dir)}: {_NO_REPAIR}", exits.SPEC)
     held = lock.RunLock(run_dir)
     try:
         done = journal.repair(run_dir)
@@ -438,6 +446,12 @@ def _stored_here(experiment: Experiment, file: Path) -> Experiment:
     return experiment.model_copy(update={"storage": str(Path.cwd() / RESULTS_DIR)})
 
 
+def _absolute(storage: str) -> str:
+    from raytune_hpo.storage import place
+
+    return storage if place.is_url(storage) else str(Path(storage).absolute())
+
+
 def _find(run: str | None) -> Path:
     from raytune_hpo import runs
 
@@ -505,7 +519,7 @@ def exit_code(state: RunState) -> int:
 
 def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
     """Return what tells whether a log will grow no more."""
-    from raytune_hpo import lock
+    from raytune_hpo import runs
     from raytune_hpo.journal import Follower
     from raytune_hpo.state import RunState
 
@@ -513,7 +527,7 @@ def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
     follower = Follower(run_dir)
 
     def over() -> bool:
-        if lock.holder(run_dir) is None:
+        if runs.holder(run_dir) is None:
             return True
         for record in follower.poll():
             state.apply(record)

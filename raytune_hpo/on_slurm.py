@@ -19,9 +19,11 @@ from raytune_hpo.slurm import launcher, script, site
 from raytune_hpo.slurm.script import Place
 from raytune_hpo.slurm.state import SCRIPT_FILE, STATE_FILE
 from raytune_hpo.state import RunState
+from raytune_hpo.storage import place as storage_place
 
 ASK_S = 30.0
 """Slurm is asked about a run that is followed at most so often."""
+_NO_STORE = "jobs on Slurm need a folder that all nodes see: --storage /shared/runs"
 _POLL_S = 0.5
 _CHUNK = 64 * 1024
 
@@ -41,9 +43,12 @@ def place_of(file: Path, experiment: Experiment, overrides: Sequence[str]) -> Pl
         overrides: Values in place of those in the file, such as ``search.seed=3``.
 
     Raises:
-        SpecError: An override holds a secret, which would stand in the batch script.
+        SpecError: An override holds a secret, which would stand in the batch script, or the runs
+            are kept in an object store.
     """
     _refuse_secrets(overrides)
+    if storage_place.is_url(experiment.storage or ""):
+        raise SpecError([Problem("storage", _NO_STORE)])
     file = file.absolute()
     run_dir = run_dir_of(experiment, file.parent)
     arguments = ["run", str(file), "--resume", "--storage", str(run_dir.parent)]
@@ -78,6 +83,8 @@ def submit_again(run_dir: Path, limits: Limits, *, trusted: bool) -> Iterator[st
         RunError: It has not begun yet.
         InfrastructureError: Slurm does not take it.
     """
+    if storage_place.url_of(run_dir) is not None:
+        raise RunError(f"{storage_place.shown(run_dir)}: {_NO_STORE}")
     run_dir = run_dir.absolute()
     records = journal.read(run_dir) if journal.exists(run_dir) else []
     if not records and not (run_dir / "slurm" / SCRIPT_FILE).exists():
