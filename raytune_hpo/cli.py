@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,11 +17,13 @@ from raytune_hpo.errors import (
     InfrastructureError,
     JournalError,
     RaytuneHpoError,
+    RunError,
     RunLockedError,
 )
 
 if TYPE_CHECKING:
     from raytune_hpo.experiment import Experiment
+    from raytune_hpo.on_kuberay import Submitted
     from raytune_hpo.results import RunResult
     from raytune_hpo.state import RunState
     from raytune_hpo.view.apply import Format
@@ -32,6 +34,12 @@ _RUN = click.argument("run", required=False)
 _NO_REPAIR = (
     "a store keeps whole objects, so a journal there is not torn. If somebody changed its objects, "
     "put them back from a backup, or from an earlier version if the bucket keeps those"
+)
+
+
+_NOT_CHANGED = (
+    "a run on Kubernetes goes on as it was submitted; with other limits: raytune-hpo run FILE "
+    "--on kuberay --resume --trials N"
 )
 
 
@@ -162,6 +170,7 @@ def doctor(target: str | None) -> None:
 @click.option("--resume", is_flag=True, help="Go on if there is a run of this name, else start.")
 @click.option("--on", "place", type=click.Choice(["local", "slurm", "kuberay"]), default="local")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and run nothing.")
+@click.option("--detach", is_flag=True, help="With --on kuberay: submit, and do not follow it.")
 @click.option("--quiet", is_flag=True, help="Print the result only.")
 def run_command(
     file: Path,
@@ -173,19 +182,22 @@ def run_command(
     resume: bool,
     place: str,
     dry_run: bool,
+    detach: bool,
     quiet: bool,
 ) -> None:
     """Run the experiment in FILE."""
-    if place == "kuberay":
-        raise _Failure("--on kuberay is not supported yet", exits.SPEC)
     options = {
         "name": name,
-        "storage": None if storage is None else _absolute(storage),
+        "storage": storage if storage is None or place == "kuberay" else _absolute(storage),
         "trials": trials,
         "parallel": parallel,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    experiment = _stored_here(_load(file, [*overrides, *given]), file)
+    experiment = _load(file, [*overrides, *given])
+    if place == "kuberay":
+        _run_on_kuberay(file, experiment, [*overrides, *given], resume, detach, dry_run)
+        return
+    experiment = _stored_here(experiment, file)
     if place == "slurm":
         from raytune_hpo import on_slurm
 
@@ -240,10 +252,15 @@ def resume(
     quiet: bool,
 ) -> None:
     """Go on with a RUN that was interrupted, or give it more trials."""
-    from raytune_hpo import on_slurm
+    from raytune_hpo import on_kuberay, on_slurm
     from raytune_hpo.session import Limits, Surroundings, resume_run
 
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=True)
+    if place is None and on_kuberay.record(run_dir) is not None:
+        if trials or parallel or time_limit:
+            raise _Failure(_NOT_CHANGED, exits.SPEC)
+        _say_all(on_kuberay.go_on(run_dir))
+        return
     limits = Limits(trials, parallel, None if time_limit is None else _seconds(time_limit))
     if place == "slurm" or (place is None and on_slurm.ran_there(run_dir)):
         for line in on_slurm.submit_again(run_dir, limits, trusted=trusted):
@@ -263,11 +280,15 @@ def resume(
 @_RUN
 def status(run: str | None) -> None:
     """Say how far a RUN is, and what it has found."""
-    from raytune_hpo import journal, runs
+    from raytune_hpo import journal, on_kuberay, runs
     from raytune_hpo.view.summary import status as status_text
     from raytune_hpo.view.text import mlflow_text
 
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=True)
+    kept = on_kuberay.record(run_dir)
+    if kept is not None:
+        click.echo(escape.visible(on_kuberay.status(kept)))
+        run_dir = _read_from(kept) or run_dir
     if not journal.exists(run_dir):
         _say_jobs(run_dir, finished=False)
         return
@@ -300,11 +321,14 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool, job: bo
     if run is not None and trial is None and run.isdigit() and not runs.is_known(run):
         trial = int(run)
         run = None
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=job)
     if job:
-        from raytune_hpo import on_slurm
+        from raytune_hpo import on_kuberay, on_slurm
 
-        pieces = on_slurm.job_output(run_dir, follow=follow)
+        if on_kuberay.record(run_dir) is not None:
+            pieces = on_kuberay.job_output(run_dir, follow_on=follow)
+        else:
+            pieces = on_slurm.job_output(run_dir, follow=follow)
     else:
         over = _is_over(run_dir, trial) if follow else None
         pieces = runs.output(run_dir, trial, stderr=stderr, over=over)
@@ -326,8 +350,13 @@ def stop(run: str | None) -> None:
     from raytune_hpo import runs
     from raytune_hpo.view.text import reference
 
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=True)
     again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
+    from raytune_hpo import on_kuberay
+
+    if on_kuberay.record(run_dir) is not None:
+        click.echo(f"{run_dir.name}: {on_kuberay.stop(run_dir)}; {again}")
+        return
     holder = runs.holder(run_dir)
     if holder is None:
         from raytune_hpo.slurm import follow
@@ -452,13 +481,63 @@ def _absolute(storage: str) -> str:
     return storage if place.is_url(storage) else str(Path(storage).absolute())
 
 
-def _find(run: str | None) -> Path:
-    from raytune_hpo import runs
+def _find(run: str | None, *, where_submitted: bool = False) -> Path:
+    """Return the folder of a run; with its records, unless where it was submitted from is asked."""
+    from raytune_hpo import on_kuberay, runs
 
     run_dir = runs.find(run)
     if run is None:
         click.echo(f"run {run_dir}", err=True)
+    if not where_submitted and (kept := on_kuberay.record(run_dir)) is not None:
+        return _read_from(kept) or run_dir
     return run_dir
+
+
+def _read_from(kept: Submitted) -> Path | None:
+    """Return the folder with a copy of a run's records that a store holds, or None."""
+    from raytune_hpo import runs
+
+    if kept.storage is None:
+        return None
+    try:
+        return runs.find(kept.storage)
+    except RunError:
+        # It has not begun.
+        return None
+
+
+def _run_on_kuberay(
+    file: Path,
+    experiment: Experiment,
+    overrides: Sequence[str],
+    resume: bool,
+    detach: bool,
+    dry_run: bool,
+) -> None:
+    from raytune_hpo import on_kuberay, runs
+
+    objects = on_kuberay.objects_of(file, experiment, overrides)
+    if dry_run:
+        click.echo(on_kuberay.rendered(objects), nl=False)
+        return
+    _say_all(on_kuberay.send(experiment, objects, resume=resume))
+    if detach:
+        return
+    run_dir = (runs.RESULTS_DIR / experiment.name).absolute()
+    try:
+        _say_all(on_kuberay.changes(run_dir))
+    except KeyboardInterrupt:
+        click.echo("the run goes on without this command", err=True)
+        return
+    kept = on_kuberay.record(run_dir)
+    there = None if kept is None else _read_from(kept)
+    if there is not None:
+        _conclude(there)
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(escape.visible(line), err=line.startswith("warning"))
 
 
 def _result(run_dir: Path) -> RunResult:

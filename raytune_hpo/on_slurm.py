@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from raytune_hpo import journal
 from raytune_hpo.errors import Problem, RunError, RunExistsError, SpecError
 from raytune_hpo.experiment import Experiment
-from raytune_hpo.running import looks_secret
+from raytune_hpo.running import refuse_secrets
 from raytune_hpo.session import Limits, run_dir_of
 from raytune_hpo.slurm import follow as following
 from raytune_hpo.slurm import launcher, script, site
@@ -46,7 +45,7 @@ def place_of(file: Path, experiment: Experiment, overrides: Sequence[str]) -> Pl
         SpecError: An override holds a secret, which would stand in the batch script, or the runs
             are kept in an object store.
     """
-    _refuse_secrets(overrides)
+    refuse_secrets(overrides, "a batch script")
     if storage_place.is_url(experiment.storage or ""):
         raise SpecError([Problem("storage", _NO_STORE)])
     file = file.absolute()
@@ -165,17 +164,3 @@ def _told(run_dir: Path, job: str) -> Iterator[str]:
     yield f"  look       raytune-hpo status {name}"
     yield f"  follow     raytune-hpo logs {name} --job -f"
     yield f"  stop       raytune-hpo stop {name}"
-
-
-def _refuse_secrets(overrides: Sequence[str]) -> None:
-    """Raise SpecError for an override that holds what should not stand in a file."""
-    problems = []
-    for text in overrides:
-        key = text.partition("=")[0].strip()
-        section, _, name = key.partition(".")
-        if section == "env" and looks_secret(name) and "from_env" not in text:
-            value = json.dumps({"from_env": name})
-            message = f"a secret must not stand in a batch script; write --set '{key}={value}'"
-            problems.append(Problem(key, message))
-    if problems:
-        raise SpecError(problems)

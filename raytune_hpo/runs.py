@@ -15,6 +15,9 @@ from raytune_hpo.storage import place
 RESULTS_DIR = Path("raytune-results")
 """Where runs are stored, relative to the working folder, when nothing else is said."""
 STOP_FILE = "stop"
+SUBMITTED_FILE = "submitted.json"
+SLURM, KUBERAY = "slurm", "kuberay"
+"""Folders, in that of a run, of the places that it was submitted to."""
 _CHUNK = 64 * 1024
 _POLL_S = 0.3
 
@@ -64,15 +67,18 @@ def _known() -> dict[str, Path]:
 
 def _is_run(path: Path) -> bool:
     """Return whether a run has begun there, or is in a queue."""
-    return journal.exists(path) or _submitted(path).is_file()
+    return journal.exists(path) or bool(_submitted(path))
 
 
-def _submitted(path: Path) -> Path:
-    return path / "slurm" / "submitted.json"
+def _submitted(path: Path) -> list[Path]:
+    files = (path / folder / SUBMITTED_FILE for folder in (SLURM, KUBERAY))
+    return [file for file in files if file.is_file()]
 
 
 def _changed_t(path: Path) -> float:
-    return journal.changed_t(path) if journal.exists(path) else _submitted(path).stat().st_mtime
+    if journal.exists(path):
+        return journal.changed_t(path)
+    return max(file.stat().st_mtime for file in _submitted(path))
 
 
 def log_file(run_dir: Path, trial: int | None, *, stderr: bool = False) -> Path:

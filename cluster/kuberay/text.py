@@ -39,6 +39,11 @@ def _style(text: str) -> str | None:
 _Dumper.add_representer(str, _represent)
 
 
+def from_yaml(text: str) -> list[dict[str, Any]]:
+    """Return the objects of a text that ``to_yaml`` has made."""
+    return list(yaml.safe_load_all(text))
+
+
 def to_yaml(objects: Iterable[Mapping[str, Any]]) -> str:
     """Return objects as one text for ``kubectl apply -f -``."""
     return yaml.dump_all(
