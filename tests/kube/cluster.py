@@ -328,17 +328,24 @@ class KubeLab(Cluster):
             self._daemons.start(name, _agent(self.layout.node_file(name)), dict(os.environ))
             return
         command = daemons.words(self.layout, programs, _etcd())[name]
-        self._daemons.start(name, command)
+        self._daemons.start(name, command, daemons.QUICK if name == "kube-apiserver" else None)
 
     def _define(self, programs: Path) -> None:
         """Make the operator's resources known."""
         definitions = json.loads((programs.parent / "crds.json").read_text())
         with ThreadPoolExecutor(len(definitions)) as pool:
             list(pool.map(self.api.create, definitions))
-        for definition in definitions:
-            self.wait(
-                "customresourcedefinitions", definition["metadata"]["name"], None, _established
-            )
+        names = {definition["spec"]["names"]["plural"] for definition in definitions}
+
+        def served() -> bool:
+            # The definitions themselves say so too, but they are large.
+            try:
+                listed = json.loads(self.api.ask("GET", "/apis/ray.io/v1"))["resources"]
+            except ApiError:
+                return False
+            return names <= {resource["name"] for resource in listed}
+
+        wait_until(served, "the operator's resources are not served")
 
     def _wait_for_server(self) -> None:
         def ready() -> bool:
