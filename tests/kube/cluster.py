@@ -281,7 +281,7 @@ class KubeLab(Cluster):
             "bits": layout.network.prefixlen,
             "pods": str(pods),
             "capacity": _capacity(size),
-            "environment": _image(),
+            "environment": {**_image(), **_server_variables(layout.host)},
             "folders": [str(path) for path in _image_folders()],
             "info": {
                 "architecture": os.uname().machine,
@@ -444,10 +444,17 @@ def _image() -> dict[str, str]:
         "LANG": "C.UTF-8",
         # A real node limits the memory that Ray sees; here it sees all that the host has.
         "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(100 * 2**20),
+        "RAY_USAGE_STATS_ENABLED": "0",
     }
     if paths := os.environ.get("PYTHONPATH"):
         found["PYTHONPATH"] = paths
     return found
+
+
+def _server_variables(host: str) -> dict[str, str]:
+    """Return the variables by which programs in pods find the API server."""
+    ports = {f"KUBERNETES_SERVICE_PORT{end}": "443" for end in ("", "_HTTPS")}
+    return {"KUBERNETES_SERVICE_HOST": host, **ports}
 
 
 def _image_folders() -> list[Path]:

@@ -81,6 +81,7 @@ class Container:
         self._last: Json = {}
         self._up = asyncio.Event()
         self._stopping = False
+        self._problem = ""
 
     async def keep(self) -> int:
         """Start it, and again as its policy says; return the exit code of its last run."""
@@ -253,8 +254,9 @@ class Container:
             task.cancel()
 
     def _readiness(self, passed: bool, problem: str) -> None:
-        if problem and self.ready:
+        if problem and problem != self._problem:
             self._pod.say("Unhealthy", f"Readiness probe failed: {problem}")
+        self._problem = problem
         self._note_ready(passed)
 
     def _fatal(self, kind: str, instance: Instance) -> Callable[[bool, str], None]:
