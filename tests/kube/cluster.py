@@ -19,12 +19,13 @@ import yaml
 from tests.kube import build, certificates, claims, daemons
 from tests.kube.api import Api, ApiError, Json, kubeconfig, read_kubeconfig
 from tests.kube.daemons import CONTROL_PLANE, OPERATOR, Daemons
-from tests.kube.layout import USERS, Layout, Size
+from tests.kube.layout import PROVISIONER, STORAGE_CLASS, USERS, Layout, Size
 from tests.slurm.machine import run, wait_until
 
 OURS = "raytune-hpo-tests"
 """Label of the namespaces that `restore` removes."""
 _PROGRAMS = ("ip", "unshare", "nsenter", "mount")
+CLOUD = "cloud"
 _ROOT = Path(__file__).parents[2]
 _UP_S = 90.0
 
@@ -178,7 +179,7 @@ class KubeLab(Cluster):
     @property
     def is_up(self) -> bool:
         """Say whether all its daemons run."""
-        wanted = (*CONTROL_PLANE, OPERATOR, *self.nodes)
+        wanted = (*CONTROL_PLANE, OPERATOR, CLOUD, *self.nodes)
         return all(self._daemons.pid(name) is not None for name in wanted)
 
     def up(self) -> None:
@@ -263,8 +264,16 @@ class KubeLab(Cluster):
             config = kubeconfig(layout.server, authority, user, tokens[user], "default")
             _write_secret(layout.kubeconfig_of(user), yaml.safe_dump(config))
         _write_secret(layout.folder / "tokens.csv", "\n".join(lines) + "\n")
+        cloud = {**self._access(tokens["admin"]), "volumes": str(layout.volumes)}
+        _write_secret(layout.node_file(CLOUD), json.dumps({**cloud, "host": layout.host}))
         for index, node in enumerate(self.nodes, 1):
             _write_secret(layout.node_file(node), json.dumps(self._about(index, tokens["admin"])))
+
+    def _access(self, token: str) -> Json:
+        """Return what all programs of the tests need to know."""
+        layout = self.layout
+        where = {"server": layout.server, "pki": str(layout.pki), "bridge": layout.bridge}
+        return {**where, "token": token}
 
     def _about(self, index: int, token: str) -> Json:
         """Return what an agent needs to know."""
@@ -272,12 +281,9 @@ class KubeLab(Cluster):
         size = self._sizes.get(name) or self._sizes.get("", Size())
         pods = layout.pods(index)
         return {
+            **self._access(token),
             "name": name,
-            "server": layout.server,
-            "token": token,
-            "pki": str(layout.pki),
             "folder": str(layout.node_folder(name)),
-            "bridge": layout.bridge,
             "bits": layout.network.prefixlen,
             "pods": str(pods),
             "capacity": _capacity(size),
@@ -308,7 +314,7 @@ class KubeLab(Cluster):
 
     def _start_all(self, programs: Path) -> None:
         """Start what does not run, and wait until it does."""
-        for name in ("etcd", "kube-apiserver", *self.nodes):
+        for name in ("etcd", "kube-apiserver", *self.nodes, CLOUD):
             self._start(programs, name)
         self._wait_for_server()
         if self.api.find("customresourcedefinitions", "rayjobs.ray.io") is None:
@@ -324,8 +330,10 @@ class KubeLab(Cluster):
         wait_until(self._operator_ready, "the operator is not ready", _UP_S)
 
     def _start(self, programs: Path, name: str) -> None:
-        if name in self.nodes:
-            self._daemons.start(name, _agent(self.layout.node_file(name)), dict(os.environ))
+        file = self.layout.node_file(name)
+        if name in self.nodes or name == CLOUD:
+            command = _agent(file) if name in self.nodes else _python("cloud", file)
+            self._daemons.start(name, command, dict(os.environ))
             return
         command = daemons.words(self.layout, programs, _etcd())[name]
         self._daemons.start(name, command, daemons.QUICK if name == "kube-apiserver" else None)
@@ -334,7 +342,7 @@ class KubeLab(Cluster):
         """Make the operator's resources known."""
         definitions = json.loads((programs.parent / "crds.json").read_text())
         with ThreadPoolExecutor(len(definitions)) as pool:
-            list(pool.map(self.api.create, definitions))
+            list(pool.map(self.api.create, [_storage_class(), *definitions]))
         names = {definition["spec"]["names"]["plural"] for definition in definitions}
 
         def served() -> bool:
@@ -421,7 +429,25 @@ def _forbidden() -> str | None:
 def _agent(file: Path) -> list[str]:
     """Return the command of a node: with it, all that it has started ends."""
     spaces = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--"]
-    return [*spaces, "env", "-C", str(_ROOT), sys.executable, "-m", "tests.kube.agent", str(file)]
+    return [*spaces, *_python("agent", file)]
+
+
+def _python(module: str, file: Path) -> list[str]:
+    """Return the command of a program of the tests."""
+    return ["env", "-C", str(_ROOT), sys.executable, "-m", f"tests.kube.{module}", str(file)]
+
+
+def _storage_class() -> Json:
+    """Return the storage class, which is the default one."""
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": STORAGE_CLASS, "annotations": default},
+        "provisioner": PROVISIONER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "Immediate",
+    }
 
 
 def _etcd() -> Path:

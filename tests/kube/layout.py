@@ -13,6 +13,9 @@ USERS = {
     "carol": ("carol", "team-a", "team-b"),
 }
 """Who may ask the API server, each by a token: name, then groups."""
+STORAGE_CLASS = "shared"
+"""Each claim of this class, which is the default one, gets a folder that all nodes see."""
+PROVISIONER = "raytune-hpo.tests/shared"
 _PREFIX = 20
 
 
