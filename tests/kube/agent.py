@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import secrets
 import shutil
 import sys
 from collections.abc import Mapping
@@ -61,7 +62,6 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._events: asyncio.Queue[Json] = asyncio.Queue(_EVENTS)
         self._begun = False
-        self._numbers = 0
         chosen = {"fieldSelector": f"spec.nodeName={self.name}"}
         self._bound = Mirror(api, "/api/v1/pods", self._see_pod, chosen)
         self._services = Mirror(api, "/api/v1/services", self._see_name)
@@ -84,8 +84,8 @@ class Node:
     def take_address(self) -> Network:
         """Return a free address."""
         address = self._free.pop(0)
-        self._numbers += 1
-        link = f"{self._about['bridge']}{self.name}p{self._numbers}"
+        # Not by number: those of the pods before the node was away may not be gone yet.
+        link = f"{self._about['bridge']}{self.name}{secrets.token_hex(3)}"
         return Network(self._about["bridge"], link, address, self._about["bits"])
 
     def give_back(self, network: Network) -> None:

@@ -224,6 +224,9 @@ class KubeLab(Cluster):
     def stop(self, name: str) -> None:
         """Kill a daemon: kube-apiserver, ray-operator, ..., or a node with all its pods."""
         self._daemons.kill(name)
+        # They would go by themselves, but some time later, and answer a ping until then.
+        for link in Path("/sys/class/net").glob(f"{self.layout.bridge}{name}*"):
+            run(["ip", "link", "delete", link.name], check=False)
 
     def start(self, name: str) -> None:
         """Start a daemon or a node again, unless it runs; the API server is waited for."""

@@ -1,7 +1,7 @@
-"""A real Kubernetes with KubeRay for the tests of this folder, which are skipped where it cannot be.
+"""A real Kubernetes with KubeRay for the tests of this folder, skipped where there can be none.
 
-With KUBECONFIG set, that cluster is used instead of one of this host's own; it must have the KubeRay
-operator, and the tests that need faults only this host's own cluster can have are skipped.
+With KUBECONFIG set, that cluster is used instead of one of this host's own. It must have the
+KubeRay operator, and tests of faults that only this host's own cluster can have are skipped.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.slurm.machine import wait_until
 
 def processes_of(lab: KubeLab) -> list[str]:
     """Return the command lines on this host in which the cluster's folder is named."""
-    lines = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True)
+    lines = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     return [line for line in lines.stdout.splitlines() if f"{lab.layout.folder}/" in line]
 
 
@@ -108,12 +109,16 @@ def test_a_killed_pod_is_treated_by_its_policy(lab: KubeLab, space: str) -> None
 def test_a_killed_node_loses_its_pods_and_comes_back(lab: KubeLab, space: str) -> None:
     node = lab.nodes[1]
     here = {"nodeSelector": {"kubernetes.io/hostname": node}}
-    pod = start(lab, space, objects.pod("one", FOR_EVER, spec=here))
+    server = "exec python -m http.server 8000"
+    probe = {"tcpSocket": {"port": 8000}, "periodSeconds": 1}
+    pod = start(lab, space, objects.pod("one", server, readinessProbe=probe, spec=here))
+    address = (pod["status"]["podIP"], 8000)
+    socket.create_connection(address, timeout=5).close()
 
     lab.stop(node)
 
-    ping = ["ping", "-c1", "-W1", pod["status"]["podIP"]]
-    assert subprocess.run(ping, capture_output=True).returncode
+    with pytest.raises(OSError, match=r"timed out|No route"):
+        socket.create_connection(address, timeout=1)
     lab.wait_for_node(node, "Unknown")
     lab.wait("pods", "one", space, lambda one: one["metadata"].get("deletionTimestamp"))
     lab.start(node)

@@ -152,7 +152,7 @@ class Mirror:
     async def run(self) -> None:
         """Keep the objects up to date for ever."""
         while True:
-            with contextlib.suppress(*FAULTS, ValueError):
+            with contextlib.suppress(*FAULTS, json.JSONDecodeError):
                 await self._follow()
             await asyncio.sleep(RETRY_S)
 

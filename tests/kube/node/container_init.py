@@ -1,4 +1,4 @@
-"""Process 1 of a container, until it becomes the container's command.
+"""Makes a container: its process 1, until that becomes its command, and who waits for that.
 
 Standard input has one JSON line with what the container is. The answer is the line `ready`, or
 `error: ` and why there can be no such container; after that the output is the command's.
@@ -26,6 +26,13 @@ _OLD = ".host"
 
 def main() -> None:
     about = json.loads(sys.stdin.readline())
+    kernel.leave(kernel.NEW_MOUNTS | kernel.NEW_PIDS)
+    child = os.fork()
+    if child:
+        # The program `unshare` would do for this too, but tells not all ends as they were.
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    kernel.die_with_parent()
     try:
         build_root(Path(about["layer"]))
         fill_root(about)

@@ -149,7 +149,7 @@ class Instance:
         )
 
     def _first(self) -> int | None:
-        """Return the id of its process 1: nsenter has made unshare, and that has made it."""
+        """Return the id of its process 1: nsenter made who waits for it."""
         with contextlib.suppress(StopIteration):
             return next(children(next(children(self._process.pid)).pid)).pid
         return None

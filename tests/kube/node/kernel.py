@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 from pathlib import Path
 
+NEW_MOUNTS = 0x00020000
+NEW_PIDS = 0x20000000
 RDONLY = 1
 REMOUNT = 32
 BIND = 4096
@@ -14,7 +17,18 @@ RECURSIVE = 16384
 PRIVATE = 1 << 18
 DETACH = 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_PARENT_DEATH_SIGNAL = 1
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
+
+
+def leave(spaces: int) -> None:
+    """Enter new namespaces; that of processes is the next child's, as its process 1."""
+    _check(_LIBRARY.unshare(spaces), "unshare")
+
+
+def die_with_parent() -> None:
+    """Have this process be killed when its parent ends."""
+    _check(_LIBRARY.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL), "prctl")
 
 
 def mount(

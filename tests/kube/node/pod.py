@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -156,6 +157,8 @@ class Pod:
             await asyncio.wait((living, ending), return_when=asyncio.FIRST_COMPLETED)
             if not living.done():
                 await self._end(living)
+            elif (error := living.exception()) is not None:
+                self._failure = {"reason": "NodeError", "message": repr(error)}
             await self._tear_down()
             self.changed()
             await ending
@@ -212,8 +215,8 @@ class Pod:
         sizes = {path: size for path, size in memory.items() if size is not None}
         self.tell_hosts()
         hostname = self.thing["spec"].get("hostname") or self.name
-        self._sandbox = sandbox = Sandbox(network, hostname[:63], {shm: 0, **sizes})
-        await sandbox.start()
+        self._sandbox = Sandbox(network, hostname[:63], {shm: 0, **sizes})
+        await self._sandbox.start()
         self._ready_to_start = True
         self.changed()
 
@@ -307,8 +310,11 @@ class Pod:
         while True:
             await self._change.wait()
             self._change.clear()
-            with contextlib.suppress(ApiError):
+            try:
                 await self._tell()
+            except ApiError as error:
+                if error.code not in (404, 409):  # it is gone, or another one has its name
+                    print(f"{self.name}: {error}", file=sys.stderr, flush=True)
 
     async def _tell(self) -> None:
         change = {"metadata": {"uid": self.thing["metadata"]["uid"]}, "status": self.status()}
@@ -328,7 +334,8 @@ class Pod:
         }
         if self._ready_to_start and self._network is not None:
             found["podIP"] = self._network.address
-            found["podIPs"] = [{"ip": self._network.address}]
+            # Without the directive another address would be added.
+            found["podIPs"] = [{"ip": self._network.address}, {"$patch": "replace"}]
         return found
 
     def _phase(self) -> str:
