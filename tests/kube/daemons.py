@@ -147,6 +147,8 @@ class Daemons:
         """Start a daemon, unless it runs."""
         if self.pid(name) is not None:
             return
+        if name in self._started:
+            self._started.pop(name).wait()  # it ended by itself
         with self._layout.log(name).open("ab") as log:
             process = subprocess.Popen(
                 command,
