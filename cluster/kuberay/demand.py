@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
-from raytune_hpo.cluster.kuberay.quantity import parse
+from raytune_hpo.cluster.kuberay.names import AUTOSCALER, SUBMITTER
+from raytune_hpo.cluster.kuberay.quantities import Amounts, bare, parse_all
 
 Object = Mapping[str, Any]
-Amounts = Mapping[str, Decimal]
-"""Resources by name, such as ``cpu`` (cores), ``memory`` (bytes) and ``nvidia.com/gpu``."""
 
-AUTOSCALER = "autoscaler"
-SUBMITTER = "ray-job-submitter"
-WAITER = "wait-gcs-ready"
+_WAITER = "wait-gcs-ready"
 """Of workers: ends when the head is there."""
 # Source: KubeRay 1.7.0, controllers/ray/common/pod.go and job.go.
 _AUTOSCALER_ASKS = {"cpu": "500m", "memory": "512Mi"}
@@ -54,31 +52,19 @@ class PodNeed:
     containers: tuple[Container, ...]
     priority: str = ""
 
-    @property
+    @cached_property
     def requests(self) -> Amounts:
         """What is kept free for the whole pod."""
         return _whole((c.first, c.requests) for c in self.containers)
 
-    @property
+    @cached_property
     def limits(self) -> Amounts:
-        """What the whole pod may use."""
+        """What the whole pod may use, as far as its containers have limits."""
         return _whole((c.first, c.limits) for c in self.containers)
 
-    @property
-    def cpu(self) -> Decimal:
-        """Cores."""
-        return self.requests.get("cpu", Decimal(0))
-
-    @property
-    def memory(self) -> Decimal:
-        """Bytes."""
-        return self.requests.get("memory", Decimal(0))
-
-    @property
-    def gpus(self) -> Decimal:
-        """GPUs of any make."""
-        named = (a for name, a in self.requests.items() if "gpu" in name or "/mig-" in name)
-        return sum(named, Decimal(0))
+    def unset(self, resource: str) -> tuple[str, ...]:
+        """Return the containers that say nothing of a resource, named as in a quota."""
+        return tuple(c.name for c in self.containers if amount(c, resource) is None)
 
 
 @dataclass(frozen=True)
@@ -115,19 +101,57 @@ class Demand:
     objects: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def least_workers(self) -> int:
-        """Workers that there are always."""
-        return sum(group.least for group in self.groups)
+    def least(self) -> dict[str, int]:
+        """Workers of each group that there are always."""
+        return {group.name: group.least for group in self.groups}
 
     @property
-    def most_workers(self) -> int:
-        """Workers that there may be at once."""
-        return sum(group.most for group in self.groups)
+    def most(self) -> dict[str, int]:
+        """Workers of each group that there may be."""
+        return {group.name: group.most for group in self.groups}
 
     @property
-    def fixed(self) -> tuple[PodNeed, ...]:
-        """The pods that are there whatever the workers do."""
-        return (self.head, *([self.submitter] if self.submitter is not None else []))
+    def kinds(self) -> dict[str, PodNeed]:
+        """One pod of each kind, by what it is called in a sentence."""
+        submitter = {} if self.submitter is None else {"the submitter": self.submitter}
+        workers = {f"a worker of group {group.name}": group.pod for group in self.groups}
+        return {"the head": self.head, **submitter, **workers}
+
+    def pods(self, workers: Mapping[str, int]) -> Iterator[tuple[PodNeed, int]]:
+        """Yield the pods and how many there are of each.
+
+        Args:
+            workers: How many workers of which group; none of those that are not named.
+        """
+        yield self.head, 1
+        if self.submitter is not None:
+            yield self.submitter, 1
+        yield from ((group.pod, workers.get(group.name, 0)) for group in self.groups)
+
+    def total(
+        self, workers: Mapping[str, int], kind: Literal["requests", "limits"] = "requests"
+    ) -> dict[str, Decimal]:
+        """Return what all pods ask for together.
+
+        Args:
+            workers: How many workers of which group, such as ``demand.most``.
+            kind: What is counted.
+        """
+        found: dict[str, Decimal] = {}
+        for pod, count in self.pods(workers):
+            for name, each in (pod.limits if kind == "limits" else pod.requests).items():
+                found[name] = found.get(name, Decimal(0)) + each * count
+        return found
+
+
+def amount(of: Container | PodNeed, resource: str) -> Decimal | None:
+    """Return how much a container or pod says of a resource, or None when it says nothing.
+
+    Args:
+        of: The container or pod.
+        resource: As in a quota: ``limits.cpu``; ``cpu`` is the same as ``requests.cpu``.
+    """
+    return (of.limits if resource.startswith("limits.") else of.requests).get(bare(resource))
 
 
 def of_rayjob(job: Object) -> Demand:
@@ -156,7 +180,7 @@ def _group(group: Object, scaled: bool) -> Group:
     fixed = int(group.get("replicas") or 0)
     least = int(group.get("minReplicas") or 0) if scaled else fixed
     most = int(group.get("maxReplicas") or 0) if scaled else fixed
-    waiter = _asking(WAITER, _WAITER_ASKS, _WAITER_ASKS, first=True)
+    waiter = _asking(_WAITER, _WAITER_ASKS, _WAITER_ASKS, first=True)
     pod = _pod(group["template"]["spec"], [waiter])
     return Group(str(group["groupName"]), pod, least * hosts, max(least, most) * hosts)
 
@@ -177,10 +201,9 @@ def _container(one: Object, *, first: bool = False) -> Container:
 def _asking(
     name: str, requests: Object | None, limits: Object | None, *, first: bool = False
 ) -> Container:
-    most = {resource: parse(amount) for resource, amount in (limits or {}).items()}
+    most = parse_all(limits)
     # What has a limit only is requested in the same amount.
-    kept = most | {resource: parse(amount) for resource, amount in (requests or {}).items()}
-    return Container(name, kept, most, first)
+    return Container(name, most | parse_all(requests), most, first)
 
 
 def _autoscaler(cluster: Object) -> Container:
@@ -221,22 +244,11 @@ def _whole(parts: Iterable[tuple[bool, Amounts]]) -> dict[str, Decimal]:
     first: dict[str, Decimal] = {}
     together: dict[str, Decimal] = {}
     for early, amounts in parts:
-        for name, amount in amounts.items():
+        for name, each in amounts.items():
             if early:
-                first[name] = max(first.get(name, Decimal(0)), amount)
+                first[name] = max(first.get(name, Decimal(0)), each)
             else:
-                together[name] = together.get(name, Decimal(0)) + amount
+                together[name] = together.get(name, Decimal(0)) + each
     names = [*together, *(name for name in first if name not in together)]
     zero = Decimal(0)
     return {name: max(together.get(name, zero), first.get(name, zero)) for name in names}
-
-
-def pods_of(demand: Demand, workers: Mapping[str, int]) -> Iterator[tuple[PodNeed, int]]:
-    """Yield the pods of a run and how many there are of each.
-
-    Args:
-        demand: What the run asks for.
-        workers: How many workers of which group.
-    """
-    yield from ((pod, 1) for pod in demand.fixed)
-    yield from ((group.pod, workers.get(group.name, 0)) for group in demand.groups)

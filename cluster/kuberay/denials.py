@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from raytune_hpo.cluster.kuberay.quantity import noun, parse, shown
+from raytune_hpo.cluster.kuberay.names import SUBMITTER
+from raytune_hpo.cluster.kuberay.quantities import noun, parse, shown
 
 _OBJECT = re.compile(r'([\w.-]+) "([^"]+)" is forbidden: (.*)', re.DOTALL)
 _QUOTA = re.compile(r"exceeded quota: ([^,]+), requested: (\S+), used: (\S+), limited: (\S+)")
@@ -136,7 +137,7 @@ def _ratio(match: re.Match[str]) -> Denial:
 
 def _security(match: re.Match[str]) -> Denial:
     step = "set the security context that it wants, or ask for a namespace with a lower level"
-    if "ray-job-submitter" in match[2]:
+    if SUBMITTER in match[2]:
         step = f"{step}; KubeRay's submitter has one with submission_mode: K8sJobMode only"
     return Denial(
         f"the namespace enforces the Pod Security level {match[1]}, and the pod breaks it: "

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raytune_hpo.cluster.kuberay.api import Api
-from raytune_hpo.cluster.kuberay.demand import SUBMITTER
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.kinds import EVENT, POD, RAYCLUSTER, RAYJOB
 from raytune_hpo.cluster.kuberay.lines import Once
-from raytune_hpo.cluster.kuberay.reasons import NODE_TYPE, QUEUE_LABEL, Standing, stand
+from raytune_hpo.cluster.kuberay.names import NODE_TYPE, QUEUE, SUBMITTER
+from raytune_hpo.cluster.kuberay.reasons import Standing, stand
 from raytune_hpo.cluster.kuberay.refused import KubernetesError
 
 Object = Mapping[str, Any]
@@ -155,7 +155,7 @@ def _events(api: Api, job: Object, around: _Around) -> list[Object]:
     idle = [pod for pod in around.pods if (pod.get("status") or {}).get("phase") not in _WORKING]
     objects = [job, *([around.cluster] if around.cluster is not None else []), *idle[:_PODS_ASKED]]
     found: list[Object] = [event for one in objects for event in api.events(one["metadata"]["uid"])]
-    queued = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    queued = (job["metadata"].get("labels") or {}).get(QUEUE)
     if queued and job["spec"].get("suspend"):
         prefix = f"rayjob-{job['metadata']['name']}-"
         about = api.all(EVENT, fields="involvedObject.kind=Workload")

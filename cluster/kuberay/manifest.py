@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from raytune_hpo.cluster.kuberay import demand, names, pods, quantities, sizes
-from raytune_hpo.cluster.kuberay.demand import Demand
+from raytune_hpo.cluster.kuberay import names, pods, sizes
+from raytune_hpo.cluster.kuberay.demand import Demand, of_rayjob
 from raytune_hpo.cluster.kuberay.files import FILE, MOST_BYTES, Files
 from raytune_hpo.cluster.kuberay.patching import merge
 from raytune_hpo.cluster.kuberay.pods import Object, Run
+from raytune_hpo.cluster.kuberay.quantities import noun, shown
 from raytune_hpo.cluster.kuberay.sizes import Workers
 from raytune_hpo.cluster.kuberay.text import to_yaml as to_yaml
 from raytune_hpo.errors import Problem, SpecError
@@ -25,8 +26,6 @@ from raytune_hpo.running import FromEnv, looks_secret
 
 END_S = 600.0
 """Time for the end of a run after its time limit, before the job is ended from outside."""
-QUEUE = "kueue.x-k8s.io/queue-name"
-ELASTIC = "kueue.x-k8s.io/elastic-job"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CUSTOM = re.compile(r"[A-Za-z0-9_.:-]+")
 _CLUSTER = ("spec", "rayClusterSpec")
@@ -142,9 +141,9 @@ def _metadata(run: Run, experiment: Experiment) -> Object:
 def _job_metadata(run: Run, experiment: Experiment) -> Object:
     metadata = _metadata(run, experiment)
     if run.target.queue is not None:
-        metadata["labels"][QUEUE] = run.target.queue
+        metadata["labels"][names.QUEUE] = run.target.queue
         if run.target.autoscaling:
-            metadata["annotations"][ELASTIC] = "true"
+            metadata["annotations"][names.ELASTIC] = "true"
     return metadata
 
 
@@ -178,9 +177,8 @@ def _limited(run: Run, experiment: Experiment, place: Place) -> Run:
     limit = run.target.limit
     if limit is None:
         return run
-    job = {"kind": "RayJob", "spec": _job(run, experiment, place)}
-    asked = demand.demand([job])
-    used = demand.total(asked.pods(0))
+    asked = of_rayjob({"spec": _job(run, experiment, place)})
+    used, worker = asked.total({}), asked.groups[0].pod
     limits = {
         "cpu": limit.cpus,
         "memory": limit.memory,
@@ -188,7 +186,7 @@ def _limited(run: Run, experiment: Experiment, place: Place) -> Run:
     }
     most = run.count.most
     for name, amount in limits.items():
-        each = asked.worker.requests.get(name, Decimal(0))
+        each = worker.requests.get(name, Decimal(0))
         if amount is not None and each:
             most = min(most, int((Decimal(str(amount)) - used.get(name, Decimal(0))) // each))
     if most < 1:
@@ -197,8 +195,8 @@ def _limited(run: Run, experiment: Experiment, place: Place) -> Run:
 
 
 def _no_room(asked: Demand) -> str:
-    needed = demand.total(asked.pods(1))
-    told = ", ".join(f"{name} {quantities.short(amount)}" for name, amount in needed.items())
+    needed = asked.total({pods.GROUP: 1})
+    told = ", ".join(f"{shown(name, amount)} {noun(name)}" for name, amount in needed.items())
     return f"leaves no room for a worker: the head and one worker ask for {told}"
 
 

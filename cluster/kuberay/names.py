@@ -1,4 +1,4 @@
-"""Names and labels of the objects of a run."""
+"""Names and labels of the objects of a run, also those that KubeRay and Kueue give."""
 
 from __future__ import annotations
 
@@ -10,8 +10,27 @@ MOST_RAYJOB = 47
 PREFIX = "raytune-hpo/"
 EXPERIMENT = f"{PREFIX}experiment"
 """Label and annotation: name of the experiment."""
+SUBMISSION = f"{PREFIX}submission"
+"""Annotation that tells one's own RayJob from one that somebody else made at the same moment."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "raytune-hpo"
+MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
+"""Ways in which KubeRay submits a job."""
+NODE_TYPE = "ray.io/node-type"
+"""KubeRay's label of the pods of a cluster: ``head`` or ``worker``."""
+SUBMITTER = "ray-job-submitter"
+"""KubeRay's name of the container that submits the job."""
+AUTOSCALER = "autoscaler"
+"""And of the one with Ray's autoscaler."""
+OPERATOR = "app.kubernetes.io/name=kuberay-operator"
+"""Selects KubeRay's operator by its label."""
+KUEUE = "kueue.x-k8s.io"
+QUEUE = f"{KUEUE}/queue-name"
+"""Kueue's label: in which queue a run waits."""
+ELASTIC = f"{KUEUE}/elastic-job"
+"""Kueue's annotation: the number of workers changes."""
+SECURITY_LEVEL = "pod-security.kubernetes.io/enforce"
+"""Label of a namespace: what its pods may do."""
 RAYJOB_NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{MOST_RAYJOB - 2}}}[a-z0-9])?")
 _HASH = 8
 

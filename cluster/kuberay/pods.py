@@ -9,14 +9,13 @@ from typing import Any
 
 from raytune_hpo.cluster.kuberay import inside, quantities, sizes
 from raytune_hpo.cluster.kuberay.files import Files
+from raytune_hpo.cluster.kuberay.names import SUBMITTER
 from raytune_hpo.cluster.kuberay.sizes import Worker, Workers
 from raytune_hpo.kuberay_parts import KubeRayHead, KubeRayToleration, KubeRayWorker
 from raytune_hpo.kuberay_target import KubeRayTarget
 
 GROUP = "trials"
 """Name of the group of workers."""
-SUBMITTER = "ray-job-submitter"
-"""KubeRay's name of the container that submits the job."""
 AUTOSCALER_CPUS, AUTOSCALER_MEMORY = 0.5, 512 * sizes.MIB
 SUBMITTER_CPUS, SUBMITTER_MEMORY = 0.5, 512 * sizes.MIB
 _STAY = {

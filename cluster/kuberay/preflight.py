@@ -11,16 +11,12 @@ from raytune_hpo.cluster.kuberay.api import Api, Right
 from raytune_hpo.cluster.kuberay.demand import Demand, of_rayjob
 from raytune_hpo.cluster.kuberay.denials import role_rule
 from raytune_hpo.cluster.kuberay.kinds import RAYJOB
-from raytune_hpo.cluster.kuberay.reasons import QUEUE_LABEL
-from raytune_hpo.cluster.kuberay.refused import KubernetesError
+from raytune_hpo.cluster.kuberay.names import KUEUE, OPERATOR, QUEUE, SECURITY_LEVEL
+from raytune_hpo.cluster.kuberay.refused import INSTALL, KubernetesError
 
 Object = Mapping[str, Any]
 Verdict = Literal["ok", "warn", "fail"]
 Rights = tuple[tuple[Right, str], ...]
-
-_KUEUE = "kueue.x-k8s.io"
-_SECURITY = "pod-security.kubernetes.io/enforce"
-_OPERATOR = "app.kubernetes.io/name=kuberay-operator"
 
 NEEDED: Rights = (
     (Right("create", RAYJOB), "to submit"),
@@ -99,8 +95,8 @@ def _kuberay(api: Api, job: Object) -> Iterator[Finding]:
         yield Finding("KubeRay", "warn" if error.status == 403 else "fail", str(error))
         return
     if known is None:
-        text = "is not installed: there is no RayJob of ray.io/v1; have it installed (helm install "
-        yield Finding("KubeRay", "fail", f"{text}kuberay-operator kuberay/kuberay-operator)")
+        text = f"is not installed: there is no RayJob of {RAYJOB.version}; {INSTALL}"
+        yield Finding("KubeRay", "fail", text)
         return
     missing = list(schema.unknown_fields(job, known))
     if missing:
@@ -130,13 +126,13 @@ def _schema_of(api: Api) -> Object | None:
 
 def _operator(api: Api) -> Finding:
     try:
-        found = api.all(kinds.DEPLOYMENT, labels=_OPERATOR, everywhere=True)
+        found = api.all(kinds.DEPLOYMENT, labels=OPERATOR, everywhere=True)
     except KubernetesError as error:
         if error.status != 403:
             return Finding("operator", "warn", str(error))
         return _operator_by_its_work(api, "you may not look at other namespaces")
     if not found:
-        return _operator_by_its_work(api, f"there is no Deployment with the label {_OPERATOR}")
+        return _operator_by_its_work(api, f"there is no Deployment with the label {OPERATOR}")
     texts = []
     for one in found:
         meta, ready = one["metadata"], (one.get("status") or {}).get("readyReplicas") or 0
@@ -221,7 +217,7 @@ def _namespace(api: Api, job: Object) -> Iterator[Finding]:
     if found["metadata"].get("deletionTimestamp"):
         yield Finding("namespace", "fail", f"{api.namespace} is being deleted")
         return
-    level = (found["metadata"].get("labels") or {}).get(_SECURITY, "privileged")
+    level = (found["metadata"].get("labels") or {}).get(SECURITY_LEVEL, "privileged")
     broken = list(refers.forbidden(job, level))
     if broken:
         text = f"{api.namespace} enforces the Pod Security level {level}, which does not allow "
@@ -302,12 +298,12 @@ def _volume(subject: str, claim: Object | None, users: Sequence[str]) -> Finding
 
 
 def _queue(api: Api, job: Object) -> Iterator[Finding]:
-    queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    queue = (job["metadata"].get("labels") or {}).get(QUEUE)
     if not queue:
         return
     subject = f"LocalQueue {queue}"
     try:
-        kind = api.preferred(_KUEUE, "LocalQueue")
+        kind = api.preferred(KUEUE, "LocalQueue")
         found = None if kind is None else api.get(kind, queue)
     except KubernetesError as error:
         yield Finding(subject, "warn", f"cannot be looked for: {_short(error)}")

@@ -1,53 +1,55 @@
-"""Kubernetes' quantities: 500m CPUs, 4Gi of memory."""
+"""Amounts as Kubernetes writes them, such as 500m, 4Gi and 1e3."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
-_UNITS = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    "": Decimal(1),
-    "k": Decimal(10**3),
-    "M": Decimal(10**6),
-    "G": Decimal(10**9),
-    "T": Decimal(10**12),
-    "P": Decimal(10**15),
-    "E": Decimal(10**18),
-    "Ki": Decimal(2**10),
-    "Mi": Decimal(2**20),
-    "Gi": Decimal(2**30),
-    "Ti": Decimal(2**40),
-    "Pi": Decimal(2**50),
-    "Ei": Decimal(2**60),
-}
-_QUANTITY = re.compile(
-    r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?", re.ASCII
+from raytune_hpo.errors import SpecError
+
+Amounts = Mapping[str, Decimal]
+"""Resources by name, such as ``cpu`` (cores), ``memory`` (bytes) and ``nvidia.com/gpu``."""
+
+_FORM = re.compile(
+    r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d+)|([numkMGTPE]|[KMGTPE]i))?", re.ASCII
 )
+_DECIMAL = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
-def parse(quantity: str | int | float) -> Decimal:
-    """Return a quantity as a number of CPUs, bytes or pieces.
+def parse(text: str | int | float) -> Decimal:
+    """Return an amount as a number: cores, bytes or pieces.
 
-    >>> parse("500m"), parse("1.5Gi"), parse("1e3"), parse(2)
-    (Decimal('0.500'), Decimal('1610612736.0'), Decimal('1E+3'), Decimal('2'))
+    >>> parse("500m"), parse("1Gi"), parse("1e3"), parse(2), parse("1M")
+    (Decimal('0.500'), Decimal('1073741824'), Decimal('1000'), Decimal('2'), Decimal('1000000'))
 
     Raises:
-        ValueError: It is none.
+        SpecError: It is no amount.
     """
-    match = _QUANTITY.fullmatch(str(quantity).strip())
+    match = _FORM.fullmatch(str(text).strip())
     if match is None:
-        raise ValueError(f"{quantity!r} is no quantity of Kubernetes such as 500m or 4Gi")
-    number, unit = match[1], match[2] or ""
-    if unit in _UNITS:
-        return Decimal(number) * _UNITS[unit]
-    return Decimal(number + unit)
+        raise SpecError(f"{text!r} is no amount as Kubernetes writes it, such as 500m, 2 or 4Gi")
+    number, exponent, suffix = Decimal(match[1]), match[2], match[3] or ""
+    if suffix in _BINARY:
+        return number * (1 << 10 * (_BINARY.index(suffix) + 1))
+    shift = int(exponent) if exponent else _DECIMAL[suffix]
+    scaled = number.scaleb(shift)
+    return scaled if scaled != scaled.to_integral_value() else scaled.quantize(Decimal(1))
+
+
+def parse_all(texts: Mapping[str, Any] | None) -> dict[str, Decimal]:
+    """Return amounts by the names of their resources; none for None.
+
+    Raises:
+        SpecError: One is no amount.
+    """
+    return {resource: parse(text) for resource, text in (texts or {}).items()}
 
 
 def cpus(amount: float) -> str:
-    """Return CPUs, to a thousandth.
+    """Return CPUs for a manifest, to a thousandth.
 
     >>> cpus(2.0), cpus(0.5), cpus(0)
     ('2', '500m', '0')
@@ -58,25 +60,61 @@ def cpus(amount: float) -> str:
 
 
 def memory(amount: int) -> str:
-    """Return bytes, in the largest unit that keeps them exact.
+    """Return bytes for a manifest, in the largest unit that keeps them exact.
 
     >>> memory(4 * 2**30), memory(1536 * 2**20), memory(1000)
     ('4Gi', '1536Mi', '1000')
     """
-    for unit in ("Gi", "Mi", "Ki"):
-        count, rest = divmod(amount, int(_UNITS[unit]))
+    for power in (3, 2, 1):
+        count, rest = divmod(amount, 1 << 10 * power)
         if not rest:
-            return f"{count}{unit}"
+            return f"{count}{_BINARY[power - 1]}"
     return str(amount)
 
 
-def short(amount: Decimal) -> str:
-    """Return a quantity as a person reads it.
+def bare(resource: str) -> str:
+    """Return the name of a resource without what a quota puts before it.
 
-    >>> short(parse("1500m")), short(parse("5041553408")), short(parse("4Gi"))
-    ('1.5', '4.7Gi', '4Gi')
+    >>> bare("requests.cpu"), bare("limits.nvidia.com/gpu"), bare("memory")
+    ('cpu', 'nvidia.com/gpu', 'memory')
     """
-    for unit in ("Gi", "Mi"):
-        if amount >= _UNITS[unit]:
-            return f"{float(amount / _UNITS[unit]):.3g}{unit}"
-    return f"{float(amount):g}"
+    return resource.removeprefix("requests.").removeprefix("limits.")
+
+
+def shown(resource: str, amount: Decimal | int) -> str:
+    """Return an amount of a resource as a person says it, rounded.
+
+    Args:
+        resource: Its name, as in a quota too: ``cpu``, ``requests.memory``, ``nvidia.com/gpu``.
+        amount: Cores, bytes or pieces.
+
+    >>> shown("cpu", parse("2500m")), shown("limits.memory", parse("1536Mi")), shown("pods", 3)
+    ('2.5', '1.5Gi', '3')
+    """
+    name = bare(resource)
+    if name in ("memory", "ephemeral-storage", "storage") or name.startswith("hugepages-"):
+        return _bytes(Decimal(amount))
+    return _plain(Decimal(amount))
+
+
+def noun(resource: str) -> str:
+    """Return what a resource is called in a sentence.
+
+    >>> noun("requests.cpu"), noun("memory"), noun("requests.nvidia.com/gpu"), noun("limits.cpu")
+    ('CPUs', 'of memory', 'nvidia.com/gpu', 'CPUs as limits')
+    """
+    limit = " as limits" if resource.startswith("limits.") else ""
+    return {"cpu": "CPUs", "memory": "of memory"}.get(bare(resource), bare(resource)) + limit
+
+
+def _bytes(amount: Decimal) -> str:
+    for power in reversed(range(len(_BINARY))):
+        unit = Decimal(1024) ** (power + 1)
+        if abs(amount) >= unit:
+            return f"{_plain(round(amount / unit, 2))}{_BINARY[power]}"
+    return _plain(amount)
+
+
+def _plain(amount: Decimal) -> str:
+    text = f"{round(amount, 3):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raytune_hpo.cluster.kuberay import troubles
-from raytune_hpo.cluster.kuberay.demand import SUBMITTER
+from raytune_hpo.cluster.kuberay.names import KUEUE, MODES, NODE_TYPE, OPERATOR, QUEUE, SUBMITTER
 from raytune_hpo.cluster.kuberay.troubles import Trouble
 
 Object = Mapping[str, Any]
@@ -28,10 +28,7 @@ State = Literal[
     "unknown",
 ]
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _JOB_STATUSES = ("", "PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
-MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
-NODE_TYPE = "ray.io/node-type"
 _OVER: frozenset[State] = frozenset({"absent", "succeeded", "stopped", "failed"})
 _HEAD_LOST = "Ray head pod not found."
 _NO_JOB = "Submitter completed but Ray job not found in RayCluster."
@@ -42,7 +39,7 @@ _CHECK_TIMEOUT_S = 300
 _SHOWN = 300
 _NO_OPERATOR = (
     "is the KubeRay operator running, and does it watch this namespace? Look: kubectl get pods -A "
-    "-l app.kubernetes.io/name=kuberay-operator"
+    f"-l {OPERATOR}"
 )
 
 
@@ -150,7 +147,7 @@ class _Seen:
         self.cluster: Object = cluster if cluster is not None else kept
         self.cluster_status: Object = self.cluster.get("status") or {}
         self.pods = pods
-        self.queue = str((self.meta.get("labels") or {}).get(QUEUE_LABEL) or "")
+        self.queue = str((self.meta.get("labels") or {}).get(QUEUE) or "")
         self.heads = [pod for pod in pods if _type(pod) == "head"]
         self.head_name = str(self.heads[-1]["metadata"]["name"]) if self.heads else ""
         self.has_cluster = cluster is not None
@@ -202,7 +199,7 @@ def _unknown(seen: _Seen) -> _Told:
 
 
 def _new(seen: _Seen) -> _Told:
-    if seen.spec.get("managedBy") == "kueue.x-k8s.io/multikueue":
+    if seen.spec.get("managedBy") == f"{KUEUE}/multikueue":
         return ("waiting", "waits for MultiKueue to give it to a cluster", "")
     if seen.queue and seen.spec.get("suspend"):
         return _in_queue(seen)

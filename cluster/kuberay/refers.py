@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytune_hpo.cluster.kuberay.demand import AUTOSCALER, SUBMITTER
 from raytune_hpo.cluster.kuberay.kinds import (
     CONFIG_MAP,
     PRIORITY_CLASS,
@@ -15,6 +14,7 @@ from raytune_hpo.cluster.kuberay.kinds import (
     VOLUME_CLAIM,
     Kind,
 )
+from raytune_hpo.cluster.kuberay.names import AUTOSCALER, SUBMITTER
 
 Object = Mapping[str, Any]
 _BASELINE_CAPABILITIES = frozenset(

@@ -12,7 +12,7 @@ _LATER = frozenset({429, 500, 502, 503, 504})
 _MOST = 600
 """Characters of an answer that is not understood."""
 _NO_KIND = ("could not find the requested resource", "404 page not found")
-_INSTALL = (
+INSTALL = (
     "have KubeRay installed: helm install kuberay-operator kuberay/kuberay-operator "
     "(https://docs.ray.io/en/latest/cluster/kubernetes/getting-started.html)"
 )
@@ -86,7 +86,7 @@ def _text(status: int, reason: str, message: str, causes: list[str]) -> str:
             "wrong or has expired. Log in again; kubectl auth whoami shows who you are"
         )
     if status == 404 and _of_kind(message):
-        return f"the cluster does not know this kind of object; if it is a RayJob, {_INSTALL}"
+        return f"the cluster does not know this kind of object; if it is a RayJob, {INSTALL}"
     if status == 400 and "strict decoding error" in message:
         fields = message.partition("strict decoding error:")[2].strip()
         return (

@@ -7,17 +7,13 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from raytune_hpo.cluster.kuberay.demand import (
-    Amounts,
-    Container,
-    Demand,
-    PodNeed,
-    pods_of,
-)
-from raytune_hpo.cluster.kuberay.quantity import noun, parse, shown
+from raytune_hpo.cluster.kuberay.demand import Container, Demand, PodNeed, amount
+from raytune_hpo.cluster.kuberay.quantities import Amounts, bare, noun, parse_all, shown
 
 Object = Mapping[str, Any]
-_COMPUTE = ("cpu", "memory", "ephemeral-storage")
+_WANTED = ("cpu", "memory")
+"""What each container has to say when a quota counts it; of other resources it need not."""
+_PODS = ("pods", "count/pods")
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,8 @@ def with_defaults(demand: Demand, ranges: Sequence[Object]) -> Demand:
     limits: dict[str, Decimal] = {}
     requests: dict[str, Decimal] = {}
     for one in _items(ranges, "Container"):
-        limits |= _parsed(one.get("default"))
-        requests |= _parsed(one.get("defaultRequest"))
+        limits |= parse_all(one.get("default"))
+        requests |= parse_all(one.get("defaultRequest"))
 
     def filled(pod: PodNeed) -> PodNeed:
         return replace(pod, containers=tuple(_filled(c, requests, limits) for c in pod.containers))
@@ -80,13 +76,10 @@ def within_ranges(demand: Demand, ranges: Sequence[Object]) -> Iterator[Fit]:
         demand: What a run asks for, with their defaults.
         ranges: LimitRange objects.
     """
-    pods = {"the head": demand.head, "the submitter": demand.submitter}
-    pods |= {f"a worker of group {group.name}": group.pod for group in demand.groups}
     for limit_range in ranges:
         name = limit_range["metadata"]["name"]
-        for where, pod in pods.items():
-            if pod is not None:
-                yield from _breaches(name, where, pod, limit_range)
+        for where, pod in demand.kinds.items():
+            yield from _breaches(name, where, pod, limit_range)
 
 
 def _breaches(name: str, where: str, pod: PodNeed, limit_range: Object) -> Iterator[Fit]:
@@ -103,19 +96,19 @@ def _outside(
 ) -> Iterator[Fit]:
     """Yield how a container or pod leaves the bounds of an entry of a limit range."""
     said = f"LimitRange {name} allows {where}"
-    for resource, least in _parsed(one.get("min")).items():
+    for resource, least in parse_all(one.get("min")).items():
         asked = requests.get(resource)
         if asked is None or asked < least:
             seen = "none is set" if asked is None else f"{shown(resource, asked)} is asked"
             bound = f"at least {shown(resource, least)} {noun(resource)}"
             yield Fit("fail", f"{said} {bound}, {seen}")
-    for resource, most in _parsed(one.get("max")).items():
+    for resource, most in parse_all(one.get("max")).items():
         asked = limits.get(resource)
         if asked is None or asked > most:
             seen = "no limit is set" if asked is None else f"{shown(resource, asked)} is asked"
             bound = f"at most {shown(resource, most)} {noun(resource)}"
             yield Fit("fail", f"{said} {bound}, {seen}")
-    for resource, times in _parsed(one.get("maxLimitRequestRatio")).items():
+    for resource, times in parse_all(one.get("maxLimitRequestRatio")).items():
         kept, most_used = requests.get(resource), limits.get(resource)
         if kept and most_used and most_used / kept > times:
             yield Fit("fail", f"{said} a limit of {times} times the request of {resource} at most")
@@ -133,28 +126,28 @@ def within_quota(demand: Demand, quota: Object) -> Fit | None:
         return None
     demand, name = covered, quota["metadata"]["name"]
     status = quota.get("status") or {}
-    hard = _parsed(status.get("hard") or quota["spec"].get("hard"))
+    hard = parse_all(status.get("hard") or quota["spec"].get("hard"))
     if not hard:
         return None
-    used = _parsed(status.get("used"))
+    used = parse_all(status.get("used"))
     room = {resource: most - used.get(resource, Decimal(0)) for resource, most in hard.items()}
     unset = list(_unset(demand, hard))
     if unset:
         return Fit("fail", f"quota {name} wants what is not set: {'; '.join(unset)}")
-    least = {group.name: group.least for group in demand.groups}
-    most = {group.name: group.most for group in demand.groups}
-    count = Counts(hard, used)
-    if short := _short(demand, least, room):
-        texts = (_sentence(one, demand, least, count, "it cannot start") for one in short)
+    most, count = sum(demand.most.values()), Counts(hard, used)
+    if short := _short(demand, demand.least, room):
+        texts = (_sentence(one, demand, demand.least, count, "it cannot start") for one in short)
         return Fit("fail", f"quota {name} {'; '.join(texts)}")
-    if short := _short(demand, most, room):
+    if short := _short(demand, demand.most, room):
         fewer = _workers_that_fit(demand, room)
-        over = demand.most_workers - fewer
+        over = most - fewer
         outcome = f"{over} worker{'s' if over != 1 else ''} too many; runs with fewer"
         outcome = outcome if fewer else "not even one worker fits"
-        texts = (_sentence(one, demand, most, count, outcome) for one in short)
+        texts = (_sentence(one, demand, demand.most, count, outcome) for one in short)
         return Fit("warn" if fewer else "fail", f"quota {name} {'; '.join(texts)}")
-    return Fit("ok", f"quota {name} has room for the head and {demand.most_workers} workers")
+    held = ["the head"] if demand.head.containers else []
+    held += [f"{most} workers"] if demand.groups else []
+    return Fit("ok", f"quota {name} has room for {' and '.join(held)}")
 
 
 def _covered(demand: Demand, quota: Object) -> Demand | None:
@@ -164,8 +157,7 @@ def _covered(demand: Demand, quota: Object) -> Demand | None:
     rules += (spec.get("scopeSelector") or {}).get("matchExpressions") or []
     if not rules:
         return demand
-    pods = [demand.head, *([demand.submitter] if demand.submitter else [])]
-    if not any(_in_scope(pod, rules) for pod in (*pods, *(g.pod for g in demand.groups))):
+    if not any(_in_scope(pod, rules) for pod in demand.kinds.values()):
         return None
     nothing = PodNeed(())
     return replace(
@@ -204,16 +196,11 @@ def _matches(pod: PodNeed, rule: Object) -> bool:
 
 def _unset(demand: Demand, hard: Amounts) -> Iterator[str]:
     """Yield the containers that do not say what a quota counts; it refuses their pods."""
-    pods = {"the head": demand.head}
-    pods |= {f"a worker of group {group.name}": group.pod for group in demand.groups}
     for resource in hard:
-        if _bare(resource) not in _COMPUTE:
-            continue
-        for where, pod in pods.items():
-            for container in pod.containers:
-                has = container.limits if resource.startswith("limits.") else container.requests
-                if _bare(resource) not in has:
-                    yield f"{resource} of container {container.name} of {where}"
+        if bare(resource) in _WANTED:
+            for where, pod in demand.kinds.items():
+                for name in pod.unset(resource):
+                    yield f"{resource} of container {name} of {where}"
 
 
 def _short(demand: Demand, workers: Mapping[str, int], room: Amounts) -> list[str]:
@@ -227,25 +214,19 @@ def _short(demand: Demand, workers: Mapping[str, int], room: Amounts) -> list[st
 
 def _asked(resource: str, demand: Demand, workers: Mapping[str, int]) -> Decimal:
     """Return how much of a resource, as a quota names it, a run asks for."""
-    if resource in ("pods", "count/pods"):
-        return sum((Decimal(count) for _, count in pods_of(demand, workers)), Decimal(0))
+    if resource in _PODS:
+        # One without containers is in the scope of another quota.
+        return Decimal(sum(count for pod, count in demand.pods(workers) if pod.containers))
     name = resource.removeprefix("count/")
     if resource.startswith("count/") or name in demand.objects:
         return Decimal(demand.objects.get(name, 0))
-    of_limits = resource.startswith("limits.")
-    total = Decimal(0)
-    for pod, count in pods_of(demand, workers):
-        total += (pod.limits if of_limits else pod.requests).get(_bare(resource), 0) * count
-    return total
-
-
-def _bare(resource: str) -> str:
-    return resource.removeprefix("requests.").removeprefix("limits.")
+    total = demand.total(workers, "limits" if resource.startswith("limits.") else "requests")
+    return total.get(bare(resource), Decimal(0))
 
 
 def _workers_that_fit(demand: Demand, room: Amounts) -> int:
     """Return how many workers there is room for, taking from the groups in turn."""
-    most = {group.name: group.most for group in demand.groups}
+    most = demand.most
     workers = dict.fromkeys(most, 0)
     if _short(demand, workers, room):
         return 0
@@ -270,28 +251,21 @@ def _sentence(
     asked = shown(resource, _asked(resource, demand, workers))
     if resource.startswith("count/") or resource in demand.objects:
         return f"{text}; a run needs {asked}: delete what is over, or ask for a larger quota"
-    parts = [f"head {_share(resource, demand.head)}"]
+    parts = [f"head {_share(resource, demand.head)}"] if demand.head.containers else []
     if demand.submitter is not None:
         parts.append(f"submitter {_share(resource, demand.submitter)}")
     for group in demand.groups:
-        number = workers[group.name]
-        plural = "worker" if number == 1 else "workers"
-        parts.append(f"{number} {plural} of {_share(resource, group.pod)}")
-    return f"{text}; {' + '.join(parts)} ask for {asked}: {outcome}"
+        if number := workers[group.name]:
+            plural = "worker" if number == 1 else "workers"
+            parts.append(f"{number} {plural} of {_share(resource, group.pod)}")
+    verb = "ask" if len(parts) > 1 else "asks"
+    return f"{text}; {' + '.join(parts)} {verb} for {asked}: {outcome}"
 
 
 def _share(resource: str, pod: PodNeed) -> str:
-    if resource in ("pods", "count/pods"):
-        return "1"
-    of_limits = resource.startswith("limits.")
-    amounts = pod.limits if of_limits else pod.requests
-    return shown(resource, amounts.get(_bare(resource), Decimal(0)))
+    return "1" if resource in _PODS else shown(resource, amount(pod, resource) or Decimal(0))
 
 
 def _items(ranges: Iterable[Object], kind: str) -> Iterator[Object]:
     for one in ranges:
         yield from (item for item in one["spec"].get("limits") or () if item.get("type") == kind)
-
-
-def _parsed(amounts: Mapping[str, Any] | None) -> dict[str, Decimal]:
-    return {name: parse(amount) for name, amount in (amounts or {}).items()}

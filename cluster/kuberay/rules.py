@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from raytune_hpo.cluster.kuberay import cluster_rules
-from raytune_hpo.cluster.kuberay.names import MOST_RAYJOB, RAYJOB_NAME
+from raytune_hpo.cluster.kuberay.names import MODES, MOST_RAYJOB, RAYJOB_NAME
 
-MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 _ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 """What is deleted later may not come before what is deleted earlier."""
 _DEADLINES = ("activeDeadlineSeconds", "preRunningDeadlineSeconds")

@@ -15,13 +15,11 @@ from typing import Any
 from raytune_hpo.cluster.kuberay.api import Api
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.kinds import CONFIG_MAP, RAYJOB
-from raytune_hpo.cluster.kuberay.reasons import QUEUE_LABEL, Standing, stand
+from raytune_hpo.cluster.kuberay.names import EXPERIMENT, OPERATOR, QUEUE, SUBMISSION
+from raytune_hpo.cluster.kuberay.reasons import Standing, stand
 from raytune_hpo.cluster.kuberay.refused import KubernetesError
 from raytune_hpo.cluster.kuberay.wire import Object
 
-SUBMISSION = "raytune-hpo/submission"
-"""Annotation that tells one's own RayJob from one that somebody else made at the same moment."""
-EXPERIMENT_LABEL = "raytune-hpo/experiment"
 GONE_TIMEOUT_S = 120.0
 _LOOK_S = 1.0
 
@@ -88,9 +86,9 @@ def wait_until_gone(api: Api, handle: Handle, timeout_s: float = GONE_TIMEOUT_S)
         if time.monotonic() >= deadline_s:
             raise KubernetesError(
                 f"RayJob {handle.name} is being deleted and is not gone after {timeout_s:g} s. Is "
-                "the KubeRay operator running? kubectl get pods -A -l "
-                "app.kubernetes.io/name=kuberay-operator; pods that are ending: kubectl get pods "
-                f"-n {handle.namespace} -l ray.io/originated-from-cr-name={handle.name}"
+                f"the KubeRay operator running? kubectl get pods -A -l {OPERATOR}; pods that are "
+                f"ending: kubectl get pods -n {handle.namespace} "
+                f"-l ray.io/originated-from-cr-name={handle.name}"
             )
         time.sleep(_LOOK_S)
 
@@ -209,7 +207,7 @@ def _left_over(api: Api, wanted: Object) -> Object | None:
 
 def _own_labels(one: Object) -> Object:
     labels = one["metadata"].get("labels") or {}
-    return {name: value for name, value in labels.items() if name == EXPERIMENT_LABEL}
+    return {name: value for name, value in labels.items() if name == EXPERIMENT}
 
 
 def _check(api: Api, job: Object, others: Sequence[Object], *, there: bool) -> None:
@@ -284,7 +282,7 @@ def _there(api: Api, handle: Handle) -> Object:
 
 
 def _refuse_queued(job: Object, verb: str, *, active: bool) -> None:
-    queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    queue = (job["metadata"].get("labels") or {}).get(QUEUE)
     if queue:
         name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
         raise KubernetesError(

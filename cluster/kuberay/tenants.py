@@ -21,7 +21,7 @@ _DASHBOARD = 8265
 _HEADS_FIRST = 1000
 _READ = ["get", "list", "watch"]
 _WRITE = [*_READ, "create", "patch", "update", "delete"]
-_KUEUE = "kueue.x-k8s.io/v1beta2"
+_KUEUE = f"{names.KUEUE}/v1beta2"
 _RBAC = "rbac.authorization.k8s.io"
 
 Object = dict[str, Any]
@@ -76,7 +76,7 @@ def _priority(name: str, value: int, description: str) -> Object:
 def _namespace(name: str) -> Object:
     namespace = _object("v1", "Namespace", name)
     # Not restricted: the submitter that KubeRay adds to a head says nothing of its rights.
-    own = {_TENANT: name, "pod-security.kubernetes.io/enforce": "baseline"}
+    own = {_TENANT: name, names.SECURITY_LEVEL: "baseline"}
     namespace["metadata"]["labels"] |= own
     return namespace
 
@@ -106,7 +106,7 @@ def _role(namespace: str, *, queued: bool) -> Object:
     ]
     if queued:
         queues = ["localqueues", "workloads"]
-        rules.append({"apiGroups": ["kueue.x-k8s.io"], "resources": queues, "verbs": _READ})
+        rules.append({"apiGroups": [names.KUEUE], "resources": queues, "verbs": _READ})
     return _object(f"{_RBAC}/v1", "Role", _USERS, namespace) | {"rules": rules}
 
 

@@ -20,7 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raytune_hpo import spec
-from raytune_hpo.cluster.kuberay import demand, files, inside, manifest, names, quantities, rules
+from raytune_hpo.cluster.kuberay import (
+    files,
+    inside,
+    manifest,
+    names,
+    pods,
+    quantities,
+    room,
+    rules,
+)
+from raytune_hpo.cluster.kuberay.demand import Demand, of_rayjob
 from raytune_hpo.cluster.kuberay.manifest import Place, to_yaml
 from raytune_hpo.errors import SpecError
 from raytune_hpo.experiment import Experiment
@@ -275,45 +285,100 @@ def test_the_driver_is_told_which_machines_may_come() -> None:
 # Demand and limits
 
 
-def asked(more: str = "", settings: dict[str, Any] | None = None) -> demand.Demand:
-    return demand.demand(rendered(more, settings))
+def asked(more: str = "", settings: dict[str, Any] | None = None) -> Demand:
+    return of_rayjob(rendered(more, settings)[1])
 
 
 def test_the_head_is_counted_with_what_kuberay_adds_to_it() -> None:
     found = asked("parallel: 12\nresources: {cpu: 2}\n")
+    (group_,) = found.groups
     assert found.head.requests == {"cpu": 2, "memory": (4096 + 512 + 200) * 2**20}
-    assert found.worker.requests == {"cpu": 2, "memory": 4 * 2**30}
-    assert (found.submitter, found.min, found.max) == (None, 0, 12)
-    assert demand.total(found.pods(found.max))["cpu"] == 26
-    assert demand.total(found.pods(0), "limits")["cpu"] == Decimal("2.5")
+    assert group_.pod.requests == {"cpu": 2, "memory": 4 * 2**30}
+    assert (found.submitter, found.least, found.most) == (None, {pods.GROUP: 0}, {pods.GROUP: 12})
+    assert found.total(found.most)["cpu"] == 26
+    assert found.total({}, "limits")["cpu"] == Decimal("2.5")
 
 
 def test_the_submitter_of_k8s_job_mode_is_a_pod_of_its_own() -> None:
     found = asked(settings={"submission_mode": "K8sJobMode", "priority_class": "low"})
     assert found.submitter is not None
-    assert found.head.requests["cpu"] + found.submitter.requests["cpu"] == 2
-    assert {pod.priority_class for pod in found.pods(1)} == {"low"}
+    assert found.total({})["cpu"] == found.head.requests["cpu"] + Decimal("0.5") == 2
+    assert [count for _, count in found.pods({pods.GROUP: 3})] == [1, 1, 3]
+    assert {pod.priority for pod in found.kinds.values()} == {"low"}
 
 
-def test_a_head_can_ask_for_no_cpu_at_all() -> None:
-    for mode in ("K8sJobMode", "HTTPMode"):
-        found = asked(settings={"submission_mode": mode, "head": {"cpus": 0}})
-        assert demand.total(found.pods(0))["cpu"] == 0
-        assert "limits.cpu" in found.head.unset
-        assert not {"requests.cpu", "requests.memory", "limits.memory"} & found.head.unset
+@pytest.mark.parametrize("mode", ["K8sJobMode", "HTTPMode"])
+def test_a_head_can_ask_for_no_cpu_at_all(mode: str) -> None:
+    found = asked(settings={"submission_mode": mode, "head": {"cpus": 0}})
+    assert found.total({})["cpu"] == 0
+    assert found.head.unset("limits.cpu") == ("ray-head", "autoscaler")
+    for resource in ("requests.cpu", "cpu", "requests.memory", "limits.memory"):
+        assert found.head.unset(resource) == ()
 
 
 def test_what_runs_before_a_worker_counts_where_it_is_larger() -> None:
     patch = {"worker_container": {"resources": {"requests": {"cpu": "100m", "memory": "1Gi"}}}}
     found = asked(settings={"patches": patch})
     # KubeRay's own container that waits for the head asks for 200m.
-    assert found.worker.requests["cpu"] == Decimal("0.2")
+    assert found.groups[0].pod.requests == {"cpu": Decimal("0.2"), "memory": 2**30}
 
 
 def test_fixed_workers_are_all_wanted() -> None:
     found = asked("parallel: 3\n", {"autoscaling": False})
-    assert (found.min, found.max) == (3, 3)
+    assert found.least == found.most == {pods.GROUP: 3}
     assert found.head.requests["cpu"] == Decimal("1.5")
+
+
+def quota(
+    hard: dict[str, str], used: dict[str, str] | None = None, *, of: str = ""
+) -> dict[str, Any]:
+    """Return a quota, of all pods or of those of a priority class."""
+    rule = {"scopeName": "PriorityClass", "operator": "In", "values": [of]}
+    scope = {"scopeSelector": {"matchExpressions": [rule]}} if of else {}
+    status = {"hard": hard, "used": used or {}}
+    return {"metadata": {"name": "q"}, "spec": {"hard": hard, **scope}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict", "text"),
+    [
+        (quota({"requests.cpu": "26"}), "ok", "has room for the head and 12 workers"),
+        (quota({"requests.cpu": "28"}, {"cpu": "9"}), "ok", "has room for the head"),
+        (
+            quota({"requests.cpu": "18"}, {"requests.cpu": "4"}),
+            "warn",
+            "allows 18 CPUs, 4 are in use; head 2 [+] 12 workers of 2 ask for 26: 6 workers too m",
+        ),
+        (quota({"cpu": "3"}), "fail", "not even one worker fits"),
+        (quota({"limits.memory": "4Gi"}), "fail", "; head 5.5Gi asks for 5.5Gi: it cannot start"),
+        (quota({"pods": "8"}), "warn", "head 1 [+] 12 workers of 1 ask for 13: 5 workers too many"),
+        (quota({"count/rayjobs.ray.io": "2"}, {"count/rayjobs.ray.io": "2"}), "fail", "needs 1"),
+        (quota({"pods": "12"}, of="trials"), "ok", "has room for 12 workers"),
+        (quota({"pods": "1", "cpu": "2"}, of="heads"), "ok", "has room for the head$"),
+    ],
+)
+def test_a_run_is_held_against_the_quotas_of_its_namespace(
+    made: dict[str, Any], verdict: str, text: str
+) -> None:
+    classes = {"head": {"priority_class": "heads"}, "worker": {"priority_class": "trials"}}
+    fit = room.within_quota(asked("parallel: 12\nresources: {cpu: 2}\n", classes), made)
+    assert fit is not None
+    assert fit.verdict == verdict
+    assert re.search(text, fit.text)
+
+
+def test_a_quota_of_another_class_does_not_concern_a_run() -> None:
+    assert room.within_quota(asked(), quota({"pods": "0"}, of="others")) is None
+
+
+def test_a_quota_of_cpu_limits_wants_them_of_the_head_too() -> None:
+    found = asked(settings={"head": {"cpus": 0}, "submission_mode": "K8sJobMode"})
+    fit = room.within_quota(found, quota({"limits.cpu": "100", "limits.ephemeral-storage": "1"}))
+    assert fit is not None
+    assert fit.verdict == "fail"
+    for part in ("ray-head of the head", "autoscaler of the head", "ray-job-submitter of the sub"):
+        assert f"limits.cpu of container {part}" in fit.text
+    assert "ephemeral-storage" not in fit.text
 
 
 @pytest.mark.parametrize(
@@ -329,19 +394,18 @@ def test_fixed_workers_are_all_wanted() -> None:
 def test_a_run_keeps_to_its_own_limit(limit: dict[str, Any], most: int) -> None:
     more = "parallel: 12\nresources: {cpu: 2}\n"
     found = asked(more, {"limit": limit, "min_workers": 5})
-    assert (found.min, found.max) == (min(5, most), most)
-    together = demand.total(found.pods(found.max))
-    assert together["cpu"] <= limit.get("cpus", 100)
+    assert (found.least, found.most) == ({pods.GROUP: min(5, most)}, {pods.GROUP: most})
+    assert found.total(found.most)["cpu"] <= limit.get("cpus", 100)
 
 
 def test_a_limit_without_room_for_a_worker_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"limit: leaves no room.*ask for cpu 4, memory 8.7Gi"):
+    with pytest.raises(SpecError, match=r"limit: leaves no room.*ask for 4 CPUs, 8.7Gi of memory"):
         asked("resources: {cpu: 2}\n", {"limit": {"cpus": 3}})
 
 
 def test_gpus_count_towards_the_limit() -> None:
     more = "parallel: 12\nresources: {cpu: 1, gpu: 1}\n"
-    assert asked(more, {"limit": {"gpus": 4}}).max == 4
+    assert asked(more, {"limit": {"gpus": 4}}).most == {pods.GROUP: 4}
 
 
 # What has to be said, files, secrets

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from raytune_hpo import spec
-from raytune_hpo.cluster.kuberay import demand, files, manifest, quantities, tenants, tenants_file
-from raytune_hpo.cluster.kuberay.demand import Pod
+from raytune_hpo.cluster.kuberay import files, manifest, quantities, room, tenants, tenants_file
+from raytune_hpo.cluster.kuberay.demand import Container, Demand, PodNeed, of_rayjob
 from raytune_hpo.cluster.kuberay.manifest import Place
 from raytune_hpo.errors import SpecError
 from raytune_hpo.kuberay_target import KubeRayTarget
@@ -29,11 +29,9 @@ class Quota:
     spec: Mapping[str, Any]
     used: dict[str, Decimal] = field(default_factory=dict)
 
-    def concerns(self, pod: Pod) -> bool:
+    def concerns(self, pod: PodNeed) -> bool:
         rules = self.spec.get("scopeSelector", {}).get("matchExpressions", [])
-        return all(
-            (pod.priority_class in rule["values"]) == (rule["operator"] == "In") for rule in rules
-        )
+        return all((pod.priority in rule["values"]) == (rule["operator"] == "In") for rule in rules)
 
     def has_room(self, asked: Mapping[str, Decimal]) -> bool:
         hard = {name: quantities.parse(value) for name, value in self.spec["hard"].items()}
@@ -48,7 +46,7 @@ class Quota:
             self.used[name] = self.used.get(name, Decimal(0)) + amount
 
 
-def admitted(objects: Iterable[Mapping[str, Any]], pods: Sequence[Pod]) -> list[bool]:
+def admitted(objects: Iterable[Mapping[str, Any]], pods: Sequence[PodNeed]) -> list[bool]:
     """Return which pods a namespace's quotas let in, one after the other."""
     quotas = [Quota(one["spec"]) for one in objects if one["kind"] == "ResourceQuota"]
     found = []
@@ -67,7 +65,7 @@ def of(name: str, made: tenants_file.Tenants) -> list[dict[str, Any]]:
     return [one for one in tenants.render(made) if one["metadata"].get("namespace") == name]
 
 
-def example(*settings: str) -> demand.Demand:
+def example(*settings: str) -> Demand:
     """Return what the example's run asks for, with some settings changed."""
     overrides = [f"targets.kuberay.{text}" for text in settings]
     experiment = spec.load(EXAMPLE / "experiment.yaml", overrides)
@@ -75,13 +73,18 @@ def example(*settings: str) -> demand.Demand:
     assert target is not None
     code = files.read(EXAMPLE, target)
     text = (EXAMPLE / "experiment.yaml").read_text()
-    return demand.demand(manifest.render(experiment, target, Place(text, "2.60.0", (), code)))
+    return of_rayjob(manifest.render(experiment, target, Place(text, "2.60.0", (), code))[1])
 
 
-def at_once(objects: Iterable[Mapping[str, Any]], run: demand.Demand) -> int:
+def pods_of(run: Demand, workers: Mapping[str, int]) -> list[PodNeed]:
+    """Return all pods of a run, one by one, in the order in which they are made."""
+    return [pod for pod, count in run.pods(workers) for _ in range(count)]
+
+
+def at_once(objects: Iterable[Mapping[str, Any]], run: Demand) -> int:
     """Return how many trials of 2 CPUs, one a worker, run at once; the head has to be let in."""
-    others = run.pods(0)
-    found = admitted(objects, run.pods(run.max))
+    others = pods_of(run, {})
+    found = admitted(objects, pods_of(run, run.most))
     assert all(found[: len(others)])
     return sum(found[len(others) :])
 
@@ -109,15 +112,30 @@ def test_a_head_that_asks_for_no_cpu_fits_beside_them(name: str, trials: int, mo
     assert at_once(of(name, made), run) == trials
 
 
-def test_together_all_trials_take_the_24_cpus_of_the_cluster() -> None:
+@pytest.mark.parametrize(("name", "trials"), [("user1", 9), ("user2", 3)])
+def test_what_is_said_before_submission_is_what_the_quotas_then_do(name: str, trials: int) -> None:
+    made = of(name, tenants_file.load(EXAMPLE / "tenants.yaml"))
+    quotas = [one for one in made if one["kind"] == "ResourceQuota"]
     run = example()
-    assert 9 * run.worker.requests["cpu"] + 3 * run.worker.requests["cpu"] == 24
+    fits = {one["metadata"]["name"]: room.within_quota(run, one) for one in quotas}
+    assert fits.pop("others") is None
+    over = sum(run.most.values()) - trials
+    for quota, fit in fits.items():
+        assert fit is not None
+        assert fit.verdict == ("warn" if over and quota == "trials" else "ok"), fit.text
+        assert (f"{over} worker" in fit.text) == (fit.verdict == "warn")
+
+
+def test_together_all_trials_take_the_24_cpus_of_the_cluster() -> None:
+    (group,) = example().groups
+    assert (9 + 3) * group.pod.requests["cpu"] == 24
 
 
 def test_pods_without_one_of_the_two_classes_do_not_get_past_the_quota() -> None:
     made = tenants_file.load(EXAMPLE / "tenants.yaml")
-    small = Pod({"cpu": Decimal("0.1"), "memory": Decimal(1)}, {}, None)
-    other = Pod(small.requests, {}, "another-class")
+    asked = {"cpu": Decimal("0.1"), "memory": Decimal(1)}
+    small = PodNeed((Container("small", asked, {}),))
+    other = PodNeed(small.containers, "another-class")
     assert admitted(of("user1", made), [small, other]) == [False, False]
     open_ = tenants_file.loads("tenants: {a: {cpus: 1, others: true}}")
     assert admitted(of("a", open_), [small, other]) == [True, True]
@@ -126,7 +144,7 @@ def test_pods_without_one_of_the_two_classes_do_not_get_past_the_quota() -> None
 def test_heads_have_room_for_as_many_runs_as_are_allowed() -> None:
     made = tenants_file.loads("tenants: {a: {cpus: 4, runs: 3}}")
     for mode in ("SidecarMode", "K8sJobMode"):
-        heads = example(f"submission_mode={mode}").pods(0)
+        heads = pods_of(example(f"submission_mode={mode}"), {})
         assert all(admitted(of("a", made), heads * 3))
         assert not all(admitted(of("a", made), heads * 4))
     (runs,) = (one for one in of("a", made) if one["metadata"]["name"] == "runs")
