@@ -26,6 +26,7 @@ _POLL_S = 2.0
 _BREAK_S = 0.5
 _PODS_ASKED = 4
 """Events are asked for of so many pods that do not work; the others have the same ones."""
+_UNKNOWN = Standing("unknown", "")
 _WORKING = ("Running", "Succeeded")
 
 
@@ -60,7 +61,8 @@ def follow(
     begun = False
     for change in changes:
         if change.what == "lost":
-            now = Standing("unknown", f"cannot be seen now: {change.message}", "it is tried again")
+            text = f"cannot be seen now: {change.message}"
+            now = replace(last or _UNKNOWN, state="unknown", text=text, step="it is tried again")
         else:
             if change.what != "quiet":
                 job = None if change.what == "deleted" else change.object
