@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from raytune_hpo.cluster.kuberay import kinds, refers, room, schema
 from raytune_hpo.cluster.kuberay.api import Api, Right
-from raytune_hpo.cluster.kuberay.demand import Demand, of_rayjob
+from raytune_hpo.cluster.kuberay.asking import Demand, of_rayjob
 from raytune_hpo.cluster.kuberay.denials import role_rule
 from raytune_hpo.cluster.kuberay.kinds import RAYJOB
 from raytune_hpo.cluster.kuberay.reasons import QUEUE_LABEL

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raytune_hpo.cluster.kuberay import troubles
-from raytune_hpo.cluster.kuberay.demand import SUBMITTER
+from raytune_hpo.cluster.kuberay.asking import SUBMITTER
 from raytune_hpo.cluster.kuberay.troubles import Trouble
 
 Object = Mapping[str, Any]

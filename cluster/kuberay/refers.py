@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytune_hpo.cluster.kuberay.demand import AUTOSCALER, SUBMITTER
+from raytune_hpo.cluster.kuberay.asking import AUTOSCALER, SUBMITTER
 from raytune_hpo.cluster.kuberay.kinds import (
     CONFIG_MAP,
     PRIORITY_CLASS,

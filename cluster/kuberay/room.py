@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from raytune_hpo.cluster.kuberay.demand import (
+from raytune_hpo.cluster.kuberay.asking import (
     Amounts,
     Container,
     Demand,

@@ -1,6 +1,6 @@
 """Where a run stands, by what the API server and KubeRay's operator were recorded to say.
 
-The files in ``kube_recorded`` come from a real control plane (Kubernetes 1.36, KubeRay 1.7) on
+The files in ``kuberay_recorded`` come from a real control plane (Kubernetes 1.36, KubeRay 1.7) on
 which these things were made to happen.
 """
 
@@ -17,7 +17,7 @@ import pytest
 
 from raytune_hpo.cluster.kuberay.reasons import Standing, stand
 
-FOLDER = Path(__file__).parent / "kube_recorded"
+FOLDER = Path(__file__).parent / "kuberay_recorded"
 NOW = datetime(2026, 11, 26, 18, tzinfo=UTC)
 
 

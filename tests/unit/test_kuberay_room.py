@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from raytune_hpo.cluster.kuberay import demand as asking
-from raytune_hpo.cluster.kuberay import room
-from raytune_hpo.cluster.kuberay.demand import Demand
+from raytune_hpo.cluster.kuberay import asking, room
+from raytune_hpo.cluster.kuberay.asking import Demand
 from raytune_hpo.cluster.kuberay.quantity import parse, shown
 from raytune_hpo.errors import SpecError
 
@@ -105,7 +104,7 @@ def test_what_kuberay_adds_to_the_head_counts(
     mode: str, scaled: bool, cpu: str, memory: int
 ) -> None:
     found = asking.of_rayjob(rayjob(mode=mode, scaled=scaled))
-    assert (found.head.cpu, found.head.memory) == (Decimal(cpu), memory)
+    assert (found.head.cpu, found.head.memory) == (Decimal(cpu), Decimal(memory))
     assert (found.submitter is not None) == (mode == "K8sJobMode")
 
 
@@ -131,7 +130,7 @@ def test_a_first_container_counts_when_it_asks_for_more() -> None:
     worker = pod("100m", "100Mi")
     found = asking.of_rayjob(rayjob(worker=worker)).groups[0].pod
     # The one that waits for the head.
-    assert (found.cpu, found.memory) == (Decimal("0.2"), 256 * MIB)
+    assert (found.cpu, found.memory) == (Decimal("0.2"), Decimal(256 * MIB))
     big = {"name": "fetch", "resources": {"requests": {"cpu": "3"}}}
     worker["spec"]["initContainers"] = [big, {**big, "restartPolicy": "Always"}]
     assert asking.of_rayjob(rayjob(worker=worker)).groups[0].pod.cpu == Decimal("3.1")
@@ -204,7 +203,7 @@ def test_quotas(hard: dict[str, str], used: dict[str, str], text: str) -> None:
 
 
 def test_the_quota_that_was_recorded() -> None:
-    file = Path(__file__).parent / "kube_recorded" / "quota_object.json"
+    file = Path(__file__).parent / "kuberay_recorded" / "quota_object.json"
     found = room.within_quota(RUN, json.loads(file.read_text()))
     assert found is not None
     assert found.text.startswith("quota compute allows 1 CPUs, 0.7 are in use; head 2 +")
@@ -297,7 +296,7 @@ def test_defaults_of_limit_ranges_fill_in_what_is_absent() -> None:
     run = asking.of_rayjob(rayjob(worker=pod(cpu=None)))
     ranges = limit_range(default={"cpu": "4"}, defaultRequest={"cpu": "1"})
     filled = room.with_defaults(run, ranges).groups[0].pod
-    assert (filled.requests["cpu"], filled.limits["cpu"]) == (1, 4)
+    assert (filled.requests["cpu"], filled.limits["cpu"]) == (Decimal(1), Decimal(4))
     only_limit = room.with_defaults(run, limit_range(default={"cpu": "4"})).groups[0].pod
     assert only_limit.requests["cpu"] == 4
     assert breaches(run, limit_range(max={"cpu": "3"})) == [
