@@ -25,6 +25,7 @@ JOBS = f"/apis/ray.io/v1{TEAM}/rayjobs"
 CLUSTERS = f"/apis/ray.io/v1{TEAM}/rayclusters"
 PODS = f"/api/v1{TEAM}/pods"
 EVENTS = f"/api/v1{TEAM}/events"
+OVER = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 FOLDER = Path(__file__).parent / "kuberay_recorded"
 
 
@@ -227,8 +228,7 @@ def test_output_goes_on_with_the_next_try(api: Api, server: Server) -> None:
 
     def end() -> None:
         ended(server, "second_try")
-        show_end = recorded("succeeded")["job"]["status"]
-        server.objects[f"{JOBS}/{handle.name}"]["status"] |= show_end
+        server.objects[f"{JOBS}/{handle.name}"]["status"] |= OVER
 
     server.on("GET", first, Answer(stream=[*lines(0, 3), lose, BROKEN]))
     server.on("GET", second, Answer(stream=[*lines(0, 2), end]), Answer(stream=lines(0, 4)))
@@ -264,7 +264,7 @@ def test_output_waits_for_a_server_that_is_away(api: Api, server: Server) -> Non
     busy = refusal(503, "ServiceUnavailable", "apiserver is shutting down")
     server.on("GET", f"{JOBS}/{handle.name}", *[busy] * 7)
     ended(server, "running")
-    server.objects[f"{JOBS}/{handle.name}"]["status"] |= recorded("succeeded")["job"]["status"]
+    server.objects[f"{JOBS}/{handle.name}"]["status"] |= OVER
     server.on("GET", log_of("running"), *[busy] * 4, Answer(stream=lines(0, 3)))
     assert list(following.driver_lines(api, handle, follow=True)) == texts(0, 3)
     server.on("GET", f"{JOBS}/{handle.name}", *[busy] * 3)
