@@ -1,1 +1,1 @@
-"""Runs on Kubernetes, carried by KubeRay: one RayJob an experiment."""
+"""Runs on Kubernetes: what KubeRay is to be told, as plain objects."""

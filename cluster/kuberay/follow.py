@@ -26,6 +26,7 @@ _POLL_S = 2.0
 _BREAK_S = 0.5
 _PODS_ASKED = 4
 """Events are asked for of so many pods that do not work; the others have the same ones."""
+_UNKNOWN = Standing("unknown", "")
 _WORKING = ("Running", "Succeeded")
 
 
@@ -60,7 +61,8 @@ def follow(
     begun = False
     for change in changes:
         if change.what == "lost":
-            now = Standing("unknown", f"cannot be seen now: {change.message}", "it is tried again")
+            text = f"cannot be seen now: {change.message}"
+            now = replace(last or _UNKNOWN, state="unknown", text=text, step="it is tried again")
         else:
             if change.what != "quiet":
                 job = None if change.what == "deleted" else change.object
@@ -189,22 +191,51 @@ def driver_lines(api: Api, handle: Handle, *, follow: bool = False) -> Iterator[
         KubernetesError: Its pods are gone, or there is no such container; says where to look.
     """
     done: set[str] = set()
+    patience = _Patience(PATIENCE_S if follow else 0.0)
     while True:
-        job = api.get(RAYJOB, handle.name)
-        mine = job is not None and job["metadata"]["uid"] == handle.uid
-        over = stand(job if mine else None).over
-        source = _source(api, job) if job is not None and mine else None
+        try:
+            job = api.get(RAYJOB, handle.name)
+            mine = job if job is not None and job["metadata"]["uid"] == handle.uid else None
+            source = None if mine is None else _source(api, mine)
+        except KubernetesError as error:
+            patience.wait(error)
+            continue
+        patience.reset()
         if source is not None and source.uid not in done:
             if source.attempt > 1 and (done or not follow):
                 yield _headline(source)
-            yield from _one_pod(api, source, follow=follow)
+            yield from _one_pod(api, source, patience, follow=follow)
             done.add(source.uid)
-            continue
-        if not follow or over:
+        elif follow and not stand(mine).over:
+            time.sleep(_POLL_S)
+        else:
             break
-        time.sleep(_POLL_S)
     if not done:
-        raise KubernetesError(_nothing(handle, job if mine else None))
+        raise KubernetesError(_nothing(handle, mine))
+
+
+class _Patience:
+    """Waits for an API server that cannot be reached, for a while."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._since_s: float | None = None
+
+    def wait(self, error: KubernetesError) -> None:
+        """Wait before the next try.
+
+        Raises:
+            KubernetesError: The error, if another try is of no use.
+        """
+        now_s = time.monotonic()
+        self._since_s = now_s if self._since_s is None else self._since_s
+        if not error.passing or now_s - self._since_s >= self._patience_s:
+            raise error
+        time.sleep(_POLL_S)
+
+    def reset(self) -> None:
+        """Begin anew: it was reached."""
+        self._since_s = None
 
 
 def _headline(source: _Source) -> bytes:
@@ -260,35 +291,30 @@ def _has_begun(state: Object) -> bool:
     return "running" in now or "terminated" in now
 
 
-def _one_pod(api: Api, source: _Source, *, follow: bool) -> Iterator[bytes]:
+def _one_pod(api: Api, source: _Source, patience: _Patience, *, follow: bool) -> Iterator[bytes]:
     """Yield the output of one try until its container has ended, or is gone."""
     once = Once()
     while True:
-        # Looked at before reading, so that nothing written before the end is missed.
-        goes_on = follow and _runs(api, source)
         try:
+            # Looked at before reading, so that nothing written before the end is missed.
+            goes_on = follow and _runs(api, source)
             lines = api.log_lines(source.pod, source.container, since=once.since, follow=goes_on)
-            yield from once.text(lines, last=not goes_on)
+            for text in once.text(lines, last=not goes_on):
+                patience.reset()
+                yield text
         except KubernetesError as error:
-            if error.status in (400, 404) and follow:
+            if follow and error.status in (400, 404):
                 # The pod is gone, or about to be.
                 return
-            if not follow or not error.passing:
-                raise
-            goes_on = True
+            patience.wait(error)
+            continue
         if not goes_on:
             return
         time.sleep(_BREAK_S)
 
 
 def _runs(api: Api, source: _Source) -> bool:
-    try:
-        pod = api.get(POD, source.pod)
-    except KubernetesError as error:
-        if not error.passing:
-            raise
-        # It will be asked again.
-        return True
+    pod = api.get(POD, source.pod)
     if pod is None or pod["metadata"]["uid"] != source.uid:
         return False
     state = _container(pod)

@@ -74,7 +74,7 @@ def _of_pod(where: str, spec: Object) -> Iterator[Reference]:
     if spec.get("priorityClassName"):
         yield Reference(PRIORITY_CLASS, spec["priorityClassName"], f"priority class of {where}")
     for one in spec.get("imagePullSecrets") or ():
-        yield Reference(SECRET, one["name"], f"for the image of {where}")
+        yield Reference(SECRET, one["name"], f"secret for the image of {where}")
     for volume in spec.get("volumes") or ():
         yield from _of_volume(volume, f"volume {volume['name']} of {where}")
     for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):

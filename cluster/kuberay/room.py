@@ -258,7 +258,7 @@ def _sentence(
         if number := workers[group.name]:
             plural = "worker" if number == 1 else "workers"
             parts.append(f"{number} {plural} of {_share(resource, group.pod)}")
-    verb = "ask" if len(parts) > 1 else "asks"
+    verb = "asks" if len(parts) == 1 and not parts[0][0].isdecimal() else "ask"
     return f"{text}; {' + '.join(parts)} {verb} for {asked}: {outcome}"
 
 

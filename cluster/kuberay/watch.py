@@ -58,6 +58,7 @@ class Watch:
     ) -> None:
         self._wire = wire
         self._path = path
+        self._what = f"watch {path.rpartition('/')[2]}"
         self._selectors = selectors
         self._all_now = all_now
         self._quiet_s = max(1, round(quiet_s))
@@ -128,7 +129,7 @@ class Watch:
         """
         request = Request(
             self._path,
-            "watch",
+            self._what,
             query={
                 **self._selectors,
                 "watch": "true",
@@ -152,7 +153,7 @@ class Watch:
 
     def _change(self, said: Object) -> Iterator[Change]:
         if said["type"] == "ERROR":
-            raise of_status(said["object"], "watch")
+            raise of_status(said["object"], self._what)
         one: Object = said["object"]
         self._version = one["metadata"]["resourceVersion"]
         uid = one["metadata"].get("uid")

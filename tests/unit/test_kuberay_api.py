@@ -20,7 +20,16 @@ from raytune_hpo.cluster.kuberay.lines import Once
 from raytune_hpo.cluster.kuberay.refused import KubernetesError, of_answer
 from raytune_hpo.cluster.kuberay.watch import Change
 from raytune_hpo.errors import InfrastructureError
-from tests.unit.kube_server import BROKEN, TOKEN, Answer, Call, Server, kubeconfig, refusal, serving
+from tests.unit.kuberay_server import (
+    BROKEN,
+    TOKEN,
+    Answer,
+    Call,
+    Server,
+    kubeconfig,
+    refusal,
+    serving,
+)
 
 JOBS = "/apis/ray.io/v1/namespaces/team-a/rayjobs"
 DIGITS = f"{JOBS}/digits"

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,13 +39,14 @@ class Answer:
     Attributes:
         status: HTTP status.
         body: Whole answer, when there is no stream.
-        stream: Pieces of an answer that goes on; each may be ``BROKEN``, or a time to wait.
+        stream: Pieces of an answer that goes on; each may be ``BROKEN``, a time to wait, or a
+            function to call.
         headers: Further headers.
     """
 
     status: int = 200
     body: Any = None
-    stream: tuple[Any, ...] | None = None
+    stream: Iterable[Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,6 +85,7 @@ class Server:
         self.denied: set[tuple[str, str]] = set()
         self.shouting: set[str] = set()
         self.version = 100
+        self._happened: list[tuple[int, str, str, Object]] = []
         self._laid_out: dict[tuple[str, str], list[Answer | Callable[[Call], Answer | None]]] = {}
         self._lock = threading.Lock()
 
@@ -134,6 +136,8 @@ class Server:
             return Answer(201, {**call.body, "status": {"allowed": allowed}})
         if call.method == "POST":
             return self._create(call)
+        if "watch" in call.query:
+            return Answer(stream=self._watched(call))
         if call.method == "GET" and call.path in self.objects:
             return Answer(200, self.objects[call.path])
         if call.method == "GET" and call.path.rpartition("/")[2] in _PLURALS:
@@ -145,18 +149,31 @@ class Server:
             return refusal(404, "NotFound", f'{kind} "{name}" not found', name=name, kind=kind)
         return self._delete(call)
 
+    def drop(self, path: str) -> None:
+        """Take an object away."""
+        with self._lock:
+            self._happen("DELETED", path, self.objects.pop(path))
+
+    def _happen(self, what: str, path: str, one: Object) -> None:
+        self.version += 1
+        one["metadata"]["resourceVersion"] = str(self.version)
+        self._happened.append((self.version, what, path, copy.deepcopy(one)))
+
+    def _watched(self, call: Call) -> Iterator[Any]:
+        """Yield what happens to the objects of a kind that a watch selects."""
+        since = int(call.query["resourceVersion"])
+        end_s = time.monotonic() + int(call.query["timeoutSeconds"])
+        while time.monotonic() < end_s:
+            for version, what, path, one in list(self._happened):
+                if version > since and path.rpartition("/")[0] == call.path:
+                    since = version
+                    if _selected(one, call):
+                        yield {"type": what, "object": one}
+            yield 0.02
+
     def _listing(self, call: Call) -> Object:
         found = [one for path, one in self.objects.items() if path.rpartition("/")[0] == call.path]
-        wanted = dict(
-            pair.split("=") for pair in call.query.get("labelSelector", "").split(",") if pair
-        )
-        field_name, _, value = call.query.get("fieldSelector", "").partition("=")
-        items = [
-            one
-            for one in found
-            if wanted.items() <= (one["metadata"].get("labels") or {}).items()
-            if not field_name or str(_at(one, field_name)) == value
-        ]
+        items = [one for one in found if _selected(one, call)]
         return {"kind": "List", "metadata": {"resourceVersion": str(self.version)}, "items": items}
 
     def _create(self, call: Call) -> Answer:
@@ -190,16 +207,27 @@ class Server:
         if uid not in (None, self.objects[call.path]["metadata"]["uid"]):
             return refusal(409, "Conflict", f"Precondition failed: UID in precondition: {uid}")
         gone = self.objects.pop(call.path)
+        self._happen("DELETED", call.path, gone)
         return Answer(200, gone)
 
     def _keep(self, path: str, one: Object) -> Object:
-        self.version += 1
         one = copy.deepcopy(one)
         meta = one["metadata"]
         meta.setdefault("uid", str(uuid.uuid4()))
-        meta["resourceVersion"] = str(self.version)
-        self.objects[f"{path}/{meta['name']}"] = one
+        whole = f"{path}/{meta['name']}"
+        self._happen("MODIFIED" if whole in self.objects else "ADDED", whole, one)
+        self.objects[whole] = one
         return one
+
+
+def _selected(one: Object, call: Call) -> bool:
+    """Return whether the selectors of a request take an object."""
+    labels = one["metadata"].get("labels") or {}
+    pairs = [pair for pair in call.query.get("labelSelector", "").split(",") if pair]
+    name, _, value = call.query.get("fieldSelector", "").partition("=")
+    return dict(pair.split("=") for pair in pairs).items() <= labels.items() and (
+        not name or str(_at(one, name)) == value
+    )
 
 
 def _at(one: Object, path: str) -> Any:
@@ -262,6 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             if isinstance(piece, float):
                 time.sleep(piece)
+                continue
+            if callable(piece):
+                piece()
                 continue
             text = piece if isinstance(piece, bytes) else json.dumps(piece).encode() + b"\n"
             self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
