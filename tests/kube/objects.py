@@ -11,6 +11,8 @@ from tests.kube.api import Json
 
 RAY = version("ray")
 IMAGE = f"rayproject/ray:{RAY}-py{sys.version_info.major}{sys.version_info.minor}"
+_PATIENT = {"dashboard-agent-grpc-port": "52366", "runtime-env-agent-port": "52367"}
+"""With fixed ports Ray does not end itself when its agents need more than 15 s to say theirs."""
 SMALL = {"cpu": "500m", "memory": "512Mi"}
 
 
@@ -105,7 +107,7 @@ def rayjob(name: str, entrypoint: str, *, workers: int, autoscale_to: int | None
     cluster: Json = {
         "rayVersion": RAY,
         "headGroupSpec": {
-            "rayStartParams": {"num-cpus": "0"},
+            "rayStartParams": {"num-cpus": "0", **_PATIENT},
             "template": {"spec": {"containers": [_ray("ray-head")]}},
         },
         "workerGroupSpecs": [
@@ -114,7 +116,7 @@ def rayjob(name: str, entrypoint: str, *, workers: int, autoscale_to: int | None
                 "replicas": workers,
                 "minReplicas": min(workers, most),
                 "maxReplicas": most,
-                "rayStartParams": {"num-cpus": "1"},
+                "rayStartParams": {"num-cpus": "1", **_PATIENT},
                 "template": {"spec": {"containers": [_ray("ray-worker")]}},
             }
         ],
