@@ -196,7 +196,7 @@ def identity() -> dict[str, Any]:
         "host": socket.gethostname(),
         "boot": _boot(),
         "pid": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": started(os.getpid()),
         "since": time.time(),
     }
 
@@ -207,7 +207,7 @@ def _boot() -> str:
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace}"
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """Return a process's start time in clock ticks since the boot; 0 when there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -224,8 +224,8 @@ def is_here(content: dict[str, Any]) -> bool:
 
 def is_alive(content: dict[str, Any]) -> bool:
     """Return whether a process of this machine, by its ``identity``, still is there."""
-    started = _started(int(content["pid"]))
-    return started != 0 and started == content["started"]
+    seen = started(int(content["pid"]))
+    return seen != 0 and seen == content["started"]
 
 
 def _content(fd: int) -> dict[str, Any]:

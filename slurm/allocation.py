@@ -19,6 +19,7 @@ from typing import IO, TypeVar
 from raytune_hpo.cluster.base import Room
 from raytune_hpo.errors import InfrastructureError
 from raytune_hpo.experiment import Experiment
+from raytune_hpo.lock import started
 from raytune_hpo.slurm import commands, site
 from raytune_hpo.slurm.node import PREFIX, RETRY_WAIT_S, START_S, TOKEN_FILE, TRIES, Spec
 from raytune_hpo.targets import SlurmTarget
@@ -273,6 +274,7 @@ class AllocationRay:
             head_node=self.allocation.here,
             run_dir=os.environ.get(RUN_ENV),
             probe=None if head is None else str(self._probe),
+            driver=(os.getpid(), started(os.getpid())) if head is None else None,
         )
 
     def _step(self, name: str, spec: Spec, tries: int) -> Step:

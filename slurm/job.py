@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +43,7 @@ REQUEUE_WAIT_S = 60.0
 ASK_WITHIN_S = 60.0
 REQUEUE_WITHIN_S = 1800.0
 """So long a controller that does not answer is asked again; the job may have ended by then."""
+_PR_SET_PDEATHSIG = 1
 
 
 class Next(StrEnum):
@@ -219,7 +221,8 @@ class Supervisor:
     def _once(self) -> Verdict:
         before = progress(self.run_dir)
         words = [sys.executable, "-m", "raytune_hpo", *self._arguments(before)]
-        self.driver = subprocess.Popen(words, env=self._environment())
+        # Of processes whose parent is gone, Slurm forgets some, with proctrack/linuxproc.
+        self.driver = subprocess.Popen(words, env=self._environment(), preexec_fn=_with_parent())
         if self.limit or self.term:
             self._pass_on()
         code = self._wait()
@@ -340,6 +343,18 @@ class Supervisor:
     def _say(self, text: str) -> None:
         if text:
             print(f"raytune-hpo: job {self.job}: {text}", file=sys.stderr, flush=True)
+
+
+def _with_parent() -> Callable[[], None]:
+    """Return what a child calls to be told to end (SIGTERM) when this process is gone."""
+    parent, libc = os.getpid(), ctypes.CDLL(None)
+
+    def be_told() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return be_told
 
 
 def _output(job: str) -> str | None:

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 from raytune_hpo.cluster import guard
 from raytune_hpo.errors import InfrastructureError
+from raytune_hpo.lock import started
 from raytune_hpo.slurm import ports
 from raytune_hpo.slurm.address import own_address
 from raytune_hpo.slurm.rescue import rescue
@@ -74,6 +75,8 @@ class Spec:
         head_node: Slurm's name of the head's node.
         run_dir: Of the run that a supervisor on the head's node carries on, or None.
         probe: File that the head's node has written in the run's folder, or None.
+        driver: Process number and start (clock ticks since the boot) of the driver on the head's
+            node; None on other nodes.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Spec:
     head_node: str | None = None
     run_dir: str | None = None
     probe: str | None = None
+    driver: tuple[int, int] | None = None
 
     @property
     def folder(self) -> Path:
@@ -353,6 +357,19 @@ class StandardInput:
         return not self._closed.is_set()
 
 
+class DriverLives:
+    """It is wanted as long as the driver on this node lives: Slurm may have lost sight of both."""
+
+    def __init__(self, pid: int, began: int) -> None:
+        self._pid, self._began = pid, began
+        # Processes may be hidden from each other.
+        self._seen = started(pid) == began
+
+    def wanted(self) -> bool:
+        """Return whether the driver lives, or never was seen from here."""
+        return not self._seen or started(self._pid) == self._began
+
+
 class HeadAnswers:
     """It is wanted as long as the head answers; also where Slurm has lost sight of this node."""
 
@@ -377,6 +394,8 @@ def run(spec: Spec, lifelines: list[Lifeline], margin_s: float) -> int:
     head = None if spec.head is None else HeadAnswers(spec.head)
     if head is not None:
         lifelines = [*lifelines, head]
+    if spec.driver is not None:
+        lifelines = [*lifelines, DriverLives(*spec.driver)]
     asked = _Asked()
 
     def wanted() -> bool:

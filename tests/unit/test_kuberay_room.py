@@ -110,7 +110,10 @@ def test_what_kuberay_adds_to_the_head_counts(
     mode: str, scaled: bool, cpu: str, memory: int
 ) -> None:
     found = demand.of_rayjob(rayjob(mode=mode, scaled=scaled))
-    assert (found.head.requests["cpu"], found.head.requests["memory"]) == (Decimal(cpu), memory)
+    assert (found.head.requests["cpu"], found.head.requests["memory"]) == (
+        Decimal(cpu),
+        Decimal(memory),
+    )
     assert (found.submitter is not None) == (mode == "K8sJobMode")
 
 
@@ -159,8 +162,7 @@ def test_a_quota_with_room_for_some_workers() -> None:
         (
             {"requests.cpu": "18"},
             {"requests.cpu": "17"},
-            "fail: quota team-a allows 18 CPUs, 17 are in use; head 2 + 0 workers of 2 ask for 2: "
-            "it cannot start",
+            "fail: quota team-a allows 18 CPUs, 17 are in use; head 2 asks for 2: it cannot start",
         ),
         (
             {"requests.cpu": "18"},

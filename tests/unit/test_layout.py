@@ -129,9 +129,12 @@ GATE = {"raytune_hpo.cluster.here": {"raytune_hpo.slurm", "raytune_hpo.slurm.all
 
 @pytest.mark.parametrize("folder", ["cluster", "slurm"])
 def test_launchers_know_errors_and_the_experiment_only(folder: str) -> None:
-    # The supervisor of a Slurm job reads how far the run is; a manifest must hold no secret.
+    # The supervisor of a Slurm job reads how far the run is; others look whether a driver lives. A
+    # manifest must hold no secret.
     readers = {
         "raytune_hpo.slurm.job": ("exits", "journal", "lock"),
+        "raytune_hpo.slurm.allocation": ("lock",),
+        "raytune_hpo.slurm.node": ("lock",),
         "raytune_hpo.cluster.kuberay.manifest": ("running",),
     }
     for module, path in MODULES.items():

@@ -15,6 +15,7 @@ import pytest
 
 from raytune_hpo.cluster import guard
 from raytune_hpo.errors import InfrastructureError
+from raytune_hpo.lock import started
 from raytune_hpo.slurm import node, ports
 from raytune_hpo.slurm.address import own_address
 from raytune_hpo.slurm.share import Share
@@ -145,6 +146,19 @@ def test_what_a_node_needs_to_know_keeps_its_token_out_of_messages() -> None:
     spec = node.Spec(name="rts-1", token="c0ffee", seed=1)
     assert "c0ffee" not in repr(spec)
     assert '"token": "c0ffee"' in spec.to_line()
+
+
+def test_the_head_ends_with_its_driver() -> None:
+    driver = subprocess.Popen(["sleep", "60"])
+    try:
+        lives = node.DriverLives(driver.pid, started(driver.pid))
+        assert lives.wanted()
+    finally:
+        driver.kill()
+        driver.wait()
+    assert not lives.wanted()
+    # One that cannot be seen from here says nothing.
+    assert node.DriverLives(driver.pid, 1).wanted()
 
 
 def test_names_of_worker_jobs() -> None:
