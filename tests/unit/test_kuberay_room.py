@@ -48,11 +48,11 @@ def rayjob(
     return {"spec": {"submissionMode": mode, "rayClusterSpec": cluster}}
 
 
-def cpu(pod: PodNeed) -> Decimal:
+def cpu_of(pod: PodNeed) -> Decimal:
     return pod.requests["cpu"]
 
 
-def memory(pod: PodNeed) -> Decimal:
+def memory_of(pod: PodNeed) -> Decimal:
     return pod.requests["memory"]
 
 
@@ -121,7 +121,7 @@ def test_the_autoscaler_as_it_is_written() -> None:
     job = rayjob(mode="HTTPMode")
     options = {"resources": {"limits": {"cpu": "1"}}}
     job["spec"]["rayClusterSpec"]["autoscalerOptions"] = options
-    assert cpu(demand.of_rayjob(job).head) == 2
+    assert cpu_of(demand.of_rayjob(job).head) == 2
 
 
 def test_workers_between_least_and_most() -> None:
@@ -139,10 +139,10 @@ def test_a_first_container_counts_when_it_asks_for_more() -> None:
     worker = pod("100m", "100Mi")
     found = demand.of_rayjob(rayjob(worker=worker)).groups[0].pod
     # The one that waits for the head.
-    assert (cpu(found), memory(found)) == (Decimal("0.2"), Decimal(256 * MIB))
+    assert (cpu_of(found), memory_of(found)) == (Decimal("0.2"), Decimal(256 * MIB))
     big = {"name": "fetch", "resources": {"requests": {"cpu": "3"}}}
     worker["spec"]["initContainers"] = [big, {**big, "restartPolicy": "Always"}]
-    assert cpu(demand.of_rayjob(rayjob(worker=worker)).groups[0].pod) == Decimal("3.1")
+    assert cpu_of(demand.of_rayjob(rayjob(worker=worker)).groups[0].pod) == Decimal("3.1")
 
 
 RUN = demand.of_rayjob(rayjob())
