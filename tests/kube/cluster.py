@@ -211,8 +211,10 @@ class KubeLab(Cluster):
         claims.release(self.layout.number)
 
     def restore(self) -> None:
-        """Make the cluster as new after a test: everything runs, and no pods."""
+        """Make the cluster as new after a test: everything runs, nodes are as made, and no pods."""
         self._start_all(build.folder() / "bin")
+        for node in self.nodes:
+            self._restore_node(node)
         super().restore()
 
     def kubeconfig_of(self, user: str) -> Path:
@@ -331,6 +333,15 @@ class KubeLab(Cluster):
             lambda: self.api.find("serviceaccounts", "default", "default"), "no service accounts"
         )
         wait_until(self._operator_ready, "the operator is not ready", _UP_S)
+
+    def _restore_node(self, name: str) -> None:
+        """Take away the labels and taints that a test gave to a node."""
+        node = self.api.get("nodes", name)
+        own = {label: None for label in node["metadata"]["labels"] if "kubernetes.io/" not in label}
+        taints = node["spec"].get("taints")
+        if own or taints or node["spec"].get("unschedulable"):
+            bare = {"taints": None, "unschedulable": None}
+            self.api.patch("nodes", name, {"metadata": {"labels": own}, "spec": bare})
 
     def _start(self, programs: Path, name: str) -> None:
         file = self.layout.node_file(name)

@@ -178,6 +178,26 @@ def test_what_a_test_leaves_is_removed(kube: Cluster, space: str) -> None:
     assert found is None or found["metadata"]["deletionTimestamp"]
 
 
+def test_labels_and_taints_of_nodes_are_removed(lab: KubeLab, space: str) -> None:
+    node = lab.nodes[0]
+    taint = {"key": "spot", "value": "yes", "effect": "NoSchedule"}
+    change = {"metadata": {"labels": {"pool": "spot"}}, "spec": {"taints": [taint]}}
+    lab.api.patch("nodes", node, change)
+    here = {"nodeSelector": {"pool": "spot"}}
+    lab.api.create(objects.pod("refused", "true", spec=here), space)
+    tolerated = {**here, "tolerations": [{"key": "spot", "operator": "Exists"}]}
+    lab.api.create(objects.pod("taken", "true", spec=tolerated), space)
+
+    taken = lab.wait_for_pod("taken", space, "Succeeded")
+    assert taken["spec"]["nodeName"] == node
+    assert lab.api.get("pods", "refused", space)["status"]["phase"] == "Pending"
+    lab.restore()
+
+    about = lab.api.get("nodes", node)
+    assert "pool" not in about["metadata"]["labels"]
+    assert "taints" not in about["spec"]
+
+
 def test_an_error_of_a_wait_says_what_is_known(kube: Cluster, space: str) -> None:
     kube.api.create(objects.pod("one", "exit 5"), space)
     kube.wait_for_pod("one", space, "Failed")
