@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube.cluster import Cluster, KubeLab, claim, missing
+from tests.kube.client import Cluster
+from tests.kube.cluster import KubeLab, claim, missing
 
 _HERE = Path(__file__).parent
 _CONFIG = os.environ.get("KUBECONFIG")

@@ -11,7 +11,8 @@ import pytest
 
 from tests.kube import claims, objects
 from tests.kube.api import Api, ApiError, Json, read_kubeconfig
-from tests.kube.cluster import Cluster, KubeLab, claim
+from tests.kube.client import Cluster
+from tests.kube.cluster import KubeLab, claim
 from tests.kube.layout import Size
 from tests.kube.test_pods import FOR_EVER, start
 from tests.slurm.machine import wait_until
@@ -231,8 +232,8 @@ def test_a_cluster_beside_another_one_by_the_command_line(lab: KubeLab) -> None:
 def test_a_cluster_of_a_killed_process_is_removed_by_the_next(lab: KubeLab) -> None:
     program = (
         "import os\nfrom tests.kube.cluster import KubeLab, claim\nnumber = claim()\n"
-        "lab = KubeLab(1, number)\nlab._write_files()\nlab._build_bridge()\n"
-        "from tests.kube import build\n"
+        "lab = KubeLab(1, number)\nfrom tests.kube import build, settings\n"
+        "settings.write(lab.layout, lab._sizes)\nlab._build_bridge()\n"
         "for name in ('etcd', 'n1'): lab._start(build.folder() / 'bin', name)\n"
         "print(number)\nos.kill(os.getpid(), 9)\n"
     )
