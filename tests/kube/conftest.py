@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube.cluster import Cluster, KubeLab, claim, missing
+from tests.kube.client import Cluster
+from tests.kube.cluster import KubeLab, claim, missing
 
 _HERE = Path(__file__).parent
 _CONFIG = os.environ.get("KUBECONFIG")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests, and skip them where no cluster can be started."""
-    ours = [item for item in items if _HERE in item.path.parents]
+    """Mark the tests that use the cluster, and skip them where none can be started."""
+    here = [item for item in items if _HERE in item.path.parents]
+    ours = [item for item in here if "kube" in getattr(item, "fixturenames", ())]
     reason = missing() if ours and not _CONFIG else None
     for item in ours:
         item.add_marker(pytest.mark.kube)

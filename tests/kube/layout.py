@@ -13,6 +13,8 @@ USERS = {
     "carol": ("carol", "team-a", "team-b"),
 }
 """Who may ask the API server, each by a token: name, then groups."""
+CLOUD = "cloud"
+"""The program that does what a cloud does for a cluster."""
 STORAGE_CLASS = "shared"
 """Each claim of this class, which is the default one, gets a folder that all nodes see."""
 PROVISIONER = "raytune-hpo.tests/shared"

@@ -11,7 +11,8 @@ import pytest
 
 from tests.kube import claims, objects
 from tests.kube.api import Api, ApiError, Json, read_kubeconfig
-from tests.kube.cluster import Cluster, KubeLab, claim
+from tests.kube.client import Cluster
+from tests.kube.cluster import KubeLab, claim
 from tests.kube.layout import Size
 from tests.kube.test_pods import FOR_EVER, start
 from tests.slurm.machine import wait_until
@@ -178,6 +179,26 @@ def test_what_a_test_leaves_is_removed(kube: Cluster, space: str) -> None:
     assert found is None or found["metadata"]["deletionTimestamp"]
 
 
+def test_labels_and_taints_of_nodes_are_removed(lab: KubeLab, space: str) -> None:
+    node = lab.nodes[0]
+    taint = {"key": "spot", "value": "yes", "effect": "NoSchedule"}
+    change = {"metadata": {"labels": {"pool": "spot"}}, "spec": {"taints": [taint]}}
+    lab.api.patch("nodes", node, change)
+    here = {"nodeSelector": {"pool": "spot"}}
+    lab.api.create(objects.pod("refused", "true", spec=here), space)
+    tolerated = {**here, "tolerations": [{"key": "spot", "operator": "Exists"}]}
+    lab.api.create(objects.pod("taken", "true", spec=tolerated), space)
+
+    taken = lab.wait_for_pod("taken", space, "Succeeded")
+    assert taken["spec"]["nodeName"] == node
+    assert lab.api.get("pods", "refused", space)["status"]["phase"] == "Pending"
+    lab.restore()
+
+    about = lab.api.get("nodes", node)
+    assert "pool" not in about["metadata"]["labels"]
+    assert "taints" not in about["spec"]
+
+
 def test_an_error_of_a_wait_says_what_is_known(kube: Cluster, space: str) -> None:
     kube.api.create(objects.pod("one", "exit 5"), space)
     kube.wait_for_pod("one", space, "Failed")
@@ -211,8 +232,8 @@ def test_a_cluster_beside_another_one_by_the_command_line(lab: KubeLab) -> None:
 def test_a_cluster_of_a_killed_process_is_removed_by_the_next(lab: KubeLab) -> None:
     program = (
         "import os\nfrom tests.kube.cluster import KubeLab, claim\nnumber = claim()\n"
-        "lab = KubeLab(1, number)\nlab._write_files()\nlab._build_bridge()\n"
-        "from tests.kube import build\n"
+        "lab = KubeLab(1, number)\nfrom tests.kube import build, settings\n"
+        "settings.write(lab.layout, lab._sizes)\nlab._build_bridge()\n"
         "for name in ('etcd', 'n1'): lab._start(build.folder() / 'bin', name)\n"
         "print(number)\nos.kill(os.getpid(), 9)\n"
     )

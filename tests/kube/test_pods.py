@@ -12,7 +12,8 @@ import pytest
 
 from tests.kube import objects
 from tests.kube.api import ApiError, Json
-from tests.kube.cluster import Cluster, KubeLab
+from tests.kube.client import Cluster
+from tests.kube.cluster import KubeLab
 from tests.slurm.machine import wait_until
 
 OFFICIAL = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.kube import objects
 from tests.kube.api import Json
-from tests.kube.cluster import Cluster
+from tests.kube.client import Cluster
 
 PATIENCE_S = 300.0
 ENTRYPOINT = """python -c "

@@ -1,4 +1,8 @@
-"""The HTTPS server of a node, to which the API server passes on logs, exec and port-forward."""
+"""The HTTPS server of a node, to which the API server passes on logs, exec and port-forward.
+
+Port-forward is there for clients that use plain web sockets, such as the official one of Python;
+kubectl wants SPDY for it.
+"""
 
 from __future__ import annotations
 
