@@ -7,6 +7,7 @@ What is laid out with ``on`` comes first: errors, streams that break, waiting.
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import hashlib
 import json
@@ -75,7 +76,7 @@ class Server:
         calls: The requests that came in.
         objects: What it keeps, by address.
         denied: Verbs and resources that one may not use.
-        shouting: Addresses where a port is forwarded to something that answers in capitals.
+        forwards: Ports of this machine that forwarded ports lead to, by address.
         version: Of the whole.
     """
 
@@ -83,7 +84,7 @@ class Server:
         self.calls: list[Call] = []
         self.objects: dict[str, Object] = {}
         self.denied: set[tuple[str, str]] = set()
-        self.shouting: set[str] = set()
+        self.forwards: dict[str, int] = {}
         self.version = 100
         self._happened: list[tuple[int, str, str, Object]] = []
         self._laid_out: dict[tuple[str, str], list[Answer | Callable[[Call], Answer | None]]] = {}
@@ -249,6 +250,7 @@ def _merge(old: Object, change: Object) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_of: ClassVar[Server]
 
     def do_GET(self) -> None:
@@ -261,8 +263,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refusal(401, "Unauthorized", "Unauthorized"))
             return
         call = Call(self.command, parts.path, query, body, headers)
-        if parts.path in self.server_of.shouting:
-            self._shout(headers["sec-websocket-key"], int(query["ports"]))
+        if parts.path in self.server_of.forwards:
+            there = self.server_of.forwards[parts.path]
+            self._bridge(headers["sec-websocket-key"], int(query["ports"]), there)
         else:
             self._send(self.server_of.answer(call))
 
@@ -299,8 +302,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
 
-    def _shout(self, key: str, port: int) -> None:
-        """Speak the protocol of forwarded ports over a websocket: channel 0 data, 1 errors."""
+    def _bridge(self, key: str, port: int, there: int) -> None:
+        """Speak the protocol of forwarded ports over a websocket: channel 0 data, 1 errors.
+
+        Args:
+            key: Of the handshake.
+            port: That was asked for.
+            there: Port of this machine that it leads to.
+        """
         proof = base64.b64encode(hashlib.sha1((key + _MAGIC).encode()).digest()).decode()
         self.send_response(101)
         for name, value in (
@@ -311,23 +320,35 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
+        self.close_connection = True
         for channel in (0, 1):
             self._frame(bytes([channel]) + port.to_bytes(2, "little"))
-        self.close_connection = True
-        while (frame := self._read_frame()) is not None:
-            self._frame(b"\0" + frame[1:].upper())
+        with socket.create_connection(("127.0.0.1", there)) as pod:
+            threading.Thread(target=self._give, args=(pod,), daemon=True).start()
+            while (frame := self._read_frame()) is not None:
+                pod.sendall(frame[1:])
 
-    def _frame(self, data: bytes) -> None:
-        self.wfile.write(bytes([0x82, len(data)]) + data)
+    def _give(self, pod: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := pod.recv(60_000):
+                self._frame(b"\0" + piece)
+            self._frame(b"", opcode=8)
+
+    def _frame(self, data: bytes, opcode: int = 2) -> None:
+        short = len(data) < 126
+        size = bytes([len(data)]) if short else b"\x7e" + len(data).to_bytes(2, "big")
+        self.wfile.write(bytes([0x80 | opcode]) + size + data)
         self.wfile.flush()
 
     def _read_frame(self) -> bytes | None:
-        """Return a short frame of data, or None at the end."""
+        """Return a frame of data, or None at the end."""
         head = self.rfile.read(2)
         if len(head) < 2 or head[0] & 0x0F != 2:
             return None
-        mask = self.rfile.read(4)
-        data = self.rfile.read(head[1] & 0x7F)
+        size = head[1] & 0x7F
+        if size > 125:
+            size = int.from_bytes(self.rfile.read({126: 2, 127: 8}[size]), "big")
+        mask, data = self.rfile.read(4), self.rfile.read(size)
         return bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
 
     def log_message(self, format: str, *args: object) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -451,13 +453,34 @@ def test_a_config_map_is_where_it_says(api: Api, server: Server) -> None:
     assert api.get(CONFIG_MAP, "c") is None
 
 
-def test_a_port_leads_to_a_pod(api: Api, server: Server) -> None:
-    server.shouting.add("/api/v1/namespaces/team-a/pods/head/portforward")
+class Shout(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            self.wfile.write(line.upper())
+
+
+@pytest.fixture
+def pod(server: Server) -> Iterator[None]:
+    """Let port 8265 of the pod named head lead to something that answers in capitals."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Shout) as there:
+        there.daemon_threads = True
+        thread = threading.Thread(target=there.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        path = "/api/v1/namespaces/team-a/pods/head/portforward"
+        server.forwards[path] = there.server_address[1]
+        yield
+        there.shutdown()
+        thread.join()
+
+
+def test_a_port_leads_to_a_pod(api: Api, pod: None) -> None:
+    long = b"x" * 100_000 + b"\n"
     with api.forward("head", 8265) as port:
-        for text in (b"first", b"second"):
+        for text in (b"first\n", long):
             with socket.create_connection(("127.0.0.1", port), timeout=5) as there:
                 there.sendall(text)
-                assert there.recv(100) == text.upper()
+                got = there.makefile("rb").readline()
+                assert got == text.upper()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
@@ -473,8 +496,7 @@ def test_a_port_that_may_not_be_forwarded(api: Api, server: Server) -> None:
         pass
 
 
-def test_a_port_that_is_taken_here(api: Api, server: Server) -> None:
-    server.shouting.add("/api/v1/namespaces/team-a/pods/head/portforward")
+def test_a_port_that_is_taken_here(api: Api, pod: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (

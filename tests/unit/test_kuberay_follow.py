@@ -14,7 +14,7 @@ import pytest
 
 from raytune_hpo.cluster.kuberay import api as kube
 from raytune_hpo.cluster.kuberay import follow as following
-from raytune_hpo.cluster.kuberay import watch, wire
+from raytune_hpo.cluster.kuberay import output, watch, wire
 from raytune_hpo.cluster.kuberay.api import Api
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.refused import KubernetesError
@@ -35,8 +35,8 @@ def server_and_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(wire, "_RETRY_WAIT_S", 0.01)
     monkeypatch.setattr(watch, "_RETRY_WAIT_S", 0.01)
     monkeypatch.setattr(watch, "_LEAST_S", 0.01)
-    monkeypatch.setattr(following, "_POLL_S", 0.02)
-    monkeypatch.setattr(following, "_BREAK_S", 0.02)
+    monkeypatch.setattr(output, "_POLL_S", 0.02)
+    monkeypatch.setattr(output, "_BREAK_S", 0.02)
     with serving(tmp_path) as (server, file):
         yield server, kube.connect(kubeconfig=file)
 
@@ -193,7 +193,7 @@ def ended(server: Server, name: str) -> None:
 def test_the_output_so_far(api: Api, server: Server) -> None:
     handle = show(server, "running")
     server.on("GET", log_of("running"), Answer(stream=lines(0, 5)))
-    assert list(following.driver_lines(api, handle)) == texts(0, 5)
+    assert list(output.driver_lines(api, handle)) == texts(0, 5)
     (call,) = server.called("GET", log_of("running"))
     assert call.query["container"] == "ray-job-submitter"
     assert call.query["follow"] == "false"
@@ -212,8 +212,8 @@ def test_output_that_breaks_off_is_taken_up_again(api: Api, server: Server) -> N
         Answer(stream=[*lines(4, 20), lambda: ended(server, "running")]),
         Answer(stream=lines(16, 20)),
     )
-    output = following.driver_lines(api, handle, follow=True)
-    assert list(islice(output, 20)) == texts(0, 20)
+    found = output.driver_lines(api, handle, follow=True)
+    assert list(islice(found, 20)) == texts(0, 20)
     asked = [call.query.get("sinceTime") for call in server.called("GET", log_of("running"))]
     assert asked[:2] == [None, "2026-11-26T17:00:01Z"]
 
@@ -233,7 +233,7 @@ def test_output_goes_on_with_the_next_try(api: Api, server: Server) -> None:
     server.on("GET", first, Answer(stream=[*lines(0, 3), lose, BROKEN]))
     server.on("GET", second, Answer(stream=[*lines(0, 2), end]), Answer(stream=lines(0, 4)))
     pod = head("second_try")
-    assert list(following.driver_lines(api, handle, follow=True)) == [
+    assert list(output.driver_lines(api, handle, follow=True)) == [
         *texts(0, 3),
         f"--- try 2 of 2, pod {pod} ---\n".encode(),
         *texts(0, 4),
@@ -246,17 +246,17 @@ def test_output_of_a_submitter_that_is_a_pod_of_its_own(api: Api, server: Server
     (own,) = [p for p in pods if "ray.io/node-type" not in p["metadata"]["labels"]]
     path = f"{PODS}/{own['metadata']['name']}/log"
     server.on("GET", path, Answer(stream=[*lines(0, 3), line(3)[:-1]]))
-    found = list(following.driver_lines(api, handle, follow=True))
+    found = list(output.driver_lines(api, handle, follow=True))
     assert found == [*texts(0, 3), b"epoch 3"]
 
 
 def test_output_that_is_gone(api: Api, server: Server) -> None:
     handle = show(server, "head_lost_for_good")
     with pytest.raises(KubernetesError, match=r"has failed after 2 tries.*is in its storage"):
-        list(following.driver_lines(api, handle))
+        list(output.driver_lines(api, handle))
     server.drop(f"{JOBS}/{handle.name}")
     with pytest.raises(KubernetesError, match=r"is not in the cluster.*is in its storage"):
-        list(following.driver_lines(api, handle, follow=True))
+        list(output.driver_lines(api, handle, follow=True))
 
 
 def test_output_waits_for_a_server_that_is_away(api: Api, server: Server) -> None:
@@ -266,10 +266,10 @@ def test_output_waits_for_a_server_that_is_away(api: Api, server: Server) -> Non
     ended(server, "running")
     server.objects[f"{JOBS}/{handle.name}"]["status"] |= OVER
     server.on("GET", log_of("running"), *[busy] * 4, Answer(stream=lines(0, 3)))
-    assert list(following.driver_lines(api, handle, follow=True)) == texts(0, 3)
+    assert list(output.driver_lines(api, handle, follow=True)) == texts(0, 3)
     server.on("GET", f"{JOBS}/{handle.name}", *[busy] * 3)
     with pytest.raises(KubernetesError, match="cannot answer now"):
-        list(following.driver_lines(api, handle))
+        list(output.driver_lines(api, handle))
 
 
 def test_output_that_one_may_not_read(api: Api, server: Server) -> None:
@@ -279,4 +279,4 @@ def test_output_that_one_may_not_read(api: Api, server: Server) -> None:
     )
     server.on("GET", log_of("running"), refusal(403, "Forbidden", f'{said}namespace "team-a"'))
     with pytest.raises(KubernetesError, match="bob may not get pods/log"):
-        list(following.driver_lines(api, handle, follow=True))
+        list(output.driver_lines(api, handle, follow=True))
