@@ -38,7 +38,7 @@ mlflow: false
 """
 EXIT_REFUSED = 33
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+_CONTEXT.set_forkserver_preload([__name__, "s3fs"])
 
 
 def start(folder: Path, failpoint: str | None = None, **world: Any) -> BaseProcess:
