@@ -141,14 +141,17 @@ def schema() -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="[FILE|RUN]", required=False)
+@click.argument("target", metavar="[FILE|RUN|URL]", required=False)
 def doctor(target: str | None) -> None:
-    """Look whether this machine is ready; with FILE or RUN, whether its MLflow store is too."""
+    """Look whether this machine is ready; with FILE or RUN, whether its stores are too.
+
+    The URL of an object store is looked at also when there is no run in it yet.
+    """
     from raytune_hpo import doctor as look
 
     marks = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
     failed = False
-    for finding in look.examine(None if target is None else _tracking_uri(target)):
+    for finding in look.examine(*_stores(target)):
         click.echo(
             f"{marks[finding.verdict]}  {finding.subject:<14} {escape.visible(finding.text)}"
         )
@@ -626,10 +629,18 @@ def _seconds(duration: str) -> float:
         raise click.BadParameter(error.message(), param_hint="--time-limit") from error
 
 
-def _tracking_uri(target: str) -> str | None:
-    """Return the MLflow store of an experiment file or of a run; None when tracking is off."""
+def _stores(target: str | None) -> tuple[str | None, str | None]:
+    """Return the MLflow store, and the object store, of an experiment file or of a run.
+
+    None stands for one that is not used.
+    """
+    from raytune_hpo.storage import place
     from raytune_hpo.tracking.settings import of_header
 
+    if target is None:
+        return None, None
+    if place.is_url(target):
+        return None, target
     file = Path(target)
     if file.is_file():
         experiment = _load(file, ())
@@ -637,4 +648,8 @@ def _tracking_uri(target: str) -> str | None:
         header: dict[str, Any] = {"spec": spec, "name": experiment.name, "folder": folder}
     else:
         header = _result(_find(target)).state.header
-    return None if header["spec"].get("mlflow") is False else of_header(header).uri
+    storage = header["spec"].get("storage")
+    return (
+        None if header["spec"].get("mlflow") is False else of_header(header).uri,
+        storage if storage and place.is_url(storage) else None,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import shutil
 import threading
@@ -58,13 +59,16 @@ class Fsspec:
         self._fs: Any
         self._fs, root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         self._root = root.rstrip("/")
+        known = inspect.signature(type(self._fs)._cat_file).parameters
+        # Else s3fs asks for the size first.
+        self._at_once = {"max_concurrency": 1} if "max_concurrency" in known else {}
         # What is tried again, and for how long, is for ``Objects`` to say.
         if place.scheme_of(url) == "s3":
             self._fs.retries = 1
 
     def get(self, key: str) -> bytes:
         """See ``Backend``."""
-        content: bytes = self._fs.cat_file(self._path(key))
+        content: bytes = self._fs.cat_file(self._path(key), **self._at_once)
         return content
 
     def put(self, key: str, data: bytes) -> None:

@@ -174,7 +174,7 @@ class Writer:
         session: The session that this driver has claimed; all before it are sealed.
         me: Who this driver is; unlike everybody else's.
         claim: Claims a session, by its number; returns whether it could.
-        roll: Batches of a session.
+        roll: Batches of a session; ``ROLL`` by default.
 
     Attributes:
         session: The present one.
@@ -186,12 +186,12 @@ class Writer:
         session: int,
         me: str,
         claim: Callable[[int], bool],
-        roll: int = ROLL,
+        roll: int | None = None,
     ) -> None:
         self._objects = objects
         self._me = me
         self._claim = claim
-        self._roll = roll
+        self._roll = ROLL if roll is None else roll
         self._own = Segment(session)
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import random
 import socket
 import threading
 import time
@@ -39,11 +41,13 @@ class Server:
         latency_s: How long each request takes at the least.
         lose_answers: How many more writes are carried out without an answer.
         lose_requests: How many more writes are neither carried out nor answered.
+        flaky: Share of the writes whose request or answer is lost.
     """
 
     def __init__(self) -> None:
         self._app: App = DomainDispatcherApplication(create_backend_app)
         self._one_write = threading.Lock()
+        self._chance = random.Random(5)
         self.requests: list[tuple[str, str]] = []
         self.calm()
         self._port = 0
@@ -58,6 +62,7 @@ class Server:
         self.latency_s = 0.0
         self.lose_answers = 0
         self.lose_requests = 0
+        self.flaky = 0.0
 
     def start(self) -> None:
         """Begin, or begin again, to answer."""
@@ -115,11 +120,23 @@ class Server:
             length = str(len(_DENIED))
             start_response("403 Forbidden", [("Content-Length", length)])
             return [_DENIED]
+        if self._chance.random() < self.flaky:
+            if self._chance.random() < 0.5:
+                self.lose_requests = max(1, self.lose_requests)
+            else:
+                self.lose_answers = max(1, self.lose_answers)
         if self.lose_requests > 0:
             self.lose_requests -= 1
             return self._cut(environ)
         if self.ignore_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+        # Before the lock: a client may be stopped, or die, in the middle of what it sends.
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(size) if size else b""
+        if len(body) < size:
+            return self._cut(environ)
+        if size:
+            environ["wsgi.input"] = io.BytesIO(body)
         # Moto looks whether an object is there, and then writes it: not in one step.
         with self._one_write:
             answer = list(self._app(environ, start_response))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,7 +155,7 @@ class Calls:
 
         self._write(create)
 
-    def delete(self, keys: list[str]) -> None:
+    def delete(self, keys: Sequence[str]) -> None:
         raise NotImplementedError
 
     def upload(self, path: Path, key: str) -> None:
@@ -203,8 +203,8 @@ def _quietly(act: Callable[[], None]) -> Callable[[], None]:
 class OneByOne(Objects):
     """Objects without threads of their own."""
 
-    def get_all(self, keys: object) -> list[bytes | None]:
-        return [self.get(key) for key in keys]  # type: ignore[attr-defined]
+    def get_all(self, keys: Iterable[str]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
 
 
 def objects_of(actor: Actor) -> Objects:

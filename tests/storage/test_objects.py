@@ -117,7 +117,7 @@ def test_patience_has_an_end_that_is_explained(s3: Server, bucket: str) -> None:
             there.put("one", b"mine")
         assert time.monotonic() - began_s < 10
         abandoned = objects.open_at(f"{bucket}/run", given_up=lambda: True)
-        with pytest.raises(StoreError, match="does not answer: EndpointConnectionError|Could not"):
+        with pytest.raises(StoreError, match="the store does not answer: Could"):
             abandoned.get("one")
 
 
@@ -142,7 +142,7 @@ def test_what_worked_before_may_be_refused_for_a_while(s3: Server, bucket: str) 
 def test_a_bucket_that_is_not_there_is_named(s3: Server) -> None:
     there = objects.open_at("s3://no-such-bucket/run")
     for call in (lambda: there.put("a", b""), lambda: there.get("a"), lambda: there.list("a")):
-        with pytest.raises(StoreError, match="s3://no-such-bucket/run: .*bucket"):
+        with pytest.raises(StoreError, match=r"s3://no-such-bucket/run: .*bucket"):
             call()
 
 

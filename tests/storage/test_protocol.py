@@ -1,4 +1,4 @@
-"""Thousands of schedules of drivers in a store with faults keep the promises; broken ones do not."""
+"""Thousands of schedules of drivers at a store with faults keep the promises; broken ones fail."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def test_every_schedule_keeps_the_promises() -> None:
         except AssertionError as error:
             pytest.fail(f"seed {seed}: {error}")
         for item in fields(Counts):
-            setattr(
-                total, item.name, getattr(total, item.name) + getattr(world.counts, item.name)
-            )
+            setattr(total, item.name, getattr(total, item.name) + getattr(world.counts, item.name))
     print(asdict(total))
     # They are no calm ones.
     assert total.acknowledged > 5 * SCHEDULES
