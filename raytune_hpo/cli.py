@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -22,6 +23,7 @@ from raytune_hpo.errors import (
 )
 
 if TYPE_CHECKING:
+    from raytune_hpo.doctor import Finding
     from raytune_hpo.experiment import Experiment
     from raytune_hpo.on_kuberay import Submitted
     from raytune_hpo.results import RunResult
@@ -100,10 +102,14 @@ def main() -> NoReturn:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--slurm", is_flag=True, help="Write settings for Slurm of all your experiments.")
-def init(file: Path | None, slurm: bool) -> None:
+@click.option("--kuberay", is_flag=True, help="Write settings for KubeRay of all experiments.")
+def init(file: Path | None, slurm: bool, kuberay: bool) -> None:
     """Write a commented starter FILE (experiment.yaml)."""
     from raytune_hpo import spec
 
+    if kuberay:
+        _init_kuberay(file)
+        return
     if slurm:
         _init_slurm(file)
         return
@@ -142,22 +148,42 @@ def schema() -> None:
 
 @cli.command()
 @click.argument("target", metavar="[FILE|RUN|URL]", required=False)
-def doctor(target: str | None) -> None:
+@click.option("--on", "place", type=click.Choice(["local", "kuberay"]), default="local")
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field of FILE.")
+def doctor(target: str | None, place: str, overrides: Sequence[str]) -> None:
     """Look whether this machine is ready; with FILE or RUN, whether its stores are too.
 
-    The URL of an object store is looked at also when there is no run in it yet.
+    The URL of an object store is looked at also when there is no run in it yet. With --on kuberay
+    and FILE: whether the cluster that kubectl uses would run it.
     """
     from raytune_hpo import doctor as look
 
+    findings: Iterable[Finding] = (
+        _of_cluster(target, overrides) if place == "kuberay" else look.examine(*_stores(target))
+    )
     marks = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
     failed = False
-    for finding in look.examine(*_stores(target)):
+    for finding in findings:
         click.echo(
             f"{marks[finding.verdict]}  {finding.subject:<14} {escape.visible(finding.text)}"
         )
         failed = failed or finding.verdict == "fail"
     if failed:
         raise click.exceptions.Exit(exits.INFRASTRUCTURE)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def tenants(file: Path) -> None:
+    """Print the namespaces of the teams in FILE for: kubectl apply -f -
+
+    Each gets a role for its users, quotas, limits and a network policy.
+    """
+    from raytune_hpo import on_kuberay
+
+    if not file.is_file():
+        raise _Failure(f"there is no file {file}; see docs/tutorial-kuberay.md", exits.SPEC)
+    click.echo(on_kuberay.tenants_text(file), nl=False)
 
 
 # A run
@@ -379,6 +405,22 @@ def stop(run: str | None) -> None:
 
 @cli.command()
 @_RUN
+def dashboard(run: str | None) -> None:
+    """Show the dashboard of the Ray that carries a RUN on Kubernetes, until Ctrl-C."""
+    from raytune_hpo import on_kuberay
+
+    with on_kuberay.dashboard_of(_find(run, where_submitted=True)) as there:
+        click.echo(there.url)
+        if there.token_command:
+            click.echo(f"its token: {there.token_command}")
+        click.echo("Ctrl-C ends this", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600.0)
+
+
+@cli.command()
+@_RUN
 def repair(run: str | None) -> None:
     """Make a damaged journal of a RUN readable up to the damage; a copy is kept."""
     from raytune_hpo import journal, lock
@@ -450,6 +492,30 @@ def _init_slurm(file: Path | None) -> None:
         raise _Failure(f"{file} cannot be written: {error.strerror}", exits.SPEC) from error
     seen = f"; partitions here: {partitions}" if partitions else ""
     click.echo(f"wrote {file}{seen}. Adapt it; it holds for all experiments with --on slurm")
+
+
+def _init_kuberay(file: Path | None) -> None:
+    from raytune_hpo.cluster.kuberay import site
+
+    file = site.path_of() if file is None else file
+    try:
+        site.write_starter(file)
+    except FileExistsError:
+        raise _Failure(f"{file} is there already; edit it", exits.SPEC) from None
+    except OSError as error:
+        raise _Failure(f"{file} cannot be written: {error.strerror}", exits.SPEC) from error
+    click.echo(f"wrote {file}. Adapt it; it holds for all experiments with --on kuberay")
+
+
+def _of_cluster(target: str | None, overrides: Sequence[str]) -> Iterable[Finding]:
+    """Return what there is to say of a cluster that an experiment is to run on."""
+    from raytune_hpo import on_kuberay
+
+    if target is None:
+        raise _Failure("name the experiment: doctor FILE --on kuberay", exits.SPEC)
+    file = Path(target)
+    objects = on_kuberay.objects_of(file, _load(file, overrides), overrides)
+    return on_kuberay.examined(objects)
 
 
 def _say_jobs(run_dir: Path, *, finished: bool) -> None:

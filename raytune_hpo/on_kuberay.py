@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,19 +13,24 @@ from typing import Any
 
 from raytune_hpo import runs, spec
 from raytune_hpo.cluster.kuberay import (
+    dashboard,
     files,
     follow,
     handle,
     manifest,
+    output,
     preflight,
     rules,
     site,
     submit,
+    tenants,
+    tenants_file,
     text,
 )
 from raytune_hpo.cluster.kuberay.api import Api, connect
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.reasons import Standing
+from raytune_hpo.doctor import Finding
 from raytune_hpo.errors import InfrastructureError, Problem, RunError, SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.running import refuse_secrets
@@ -128,6 +134,32 @@ def _send(run_dir: Path, objects: Objects, url: str | None) -> Iterator[str]:
     yield f"  stop       raytune-hpo stop {name}"
 
 
+def examined(objects: Objects) -> Iterator[Finding]:
+    """Yield what there is to say of a cluster before anything is submitted to it."""
+    for found in preflight.examine(_api(objects), objects):
+        yield Finding(found.subject, found.verdict, found.text)
+
+
+def tenants_text(file: Path) -> str:
+    """Return the namespaces of the teams in a file, as text for ``kubectl apply -f -``.
+
+    Raises:
+        SpecError: The file is wrong, with the places.
+    """
+    return text.to_yaml(tenants.render(tenants_file.load(file)))
+
+
+@contextlib.contextmanager
+def dashboard_of(run_dir: Path) -> Iterator[dashboard.Dashboard]:
+    """Give the dashboard of the Ray that carries a run while in the context.
+
+    Raises:
+        InfrastructureError: It has no head now, or its port cannot be forwarded.
+    """
+    with dashboard.opened(*_at(_kept(run_dir))) as there:
+        yield there
+
+
 def _api(objects: Sequence[Mapping[str, Any]]) -> Api:
     namespaces = {one["metadata"].get("namespace") for one in objects}
     return connect(namespace=namespaces.pop())
@@ -187,7 +219,7 @@ def job_output(run_dir: Path, *, follow_on: bool) -> Iterator[bytes]:
     Raises:
         InfrastructureError: Its pods are gone, or the cluster does not answer.
     """
-    return follow.driver_lines(*_at(_kept(run_dir)), follow=follow_on)
+    return output.driver_lines(*_at(_kept(run_dir)), follow=follow_on)
 
 
 def stop(run_dir: Path) -> str:

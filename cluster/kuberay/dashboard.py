@@ -14,7 +14,8 @@ import urllib3
 from raytune_hpo.cluster.kuberay.api import Api
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.kinds import POD, RAYCLUSTER, RAYJOB, SECRET
-from raytune_hpo.cluster.kuberay.reasons import NODE_TYPE, stand
+from raytune_hpo.cluster.kuberay.names import NODE_TYPE
+from raytune_hpo.cluster.kuberay.reasons import stand
 from raytune_hpo.cluster.kuberay.refused import KubernetesError
 
 Object = Mapping[str, Any]

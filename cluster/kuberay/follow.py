@@ -10,7 +10,7 @@ from typing import Any
 from raytune_hpo.cluster.kuberay.api import Api
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.kinds import EVENT, POD, RAYCLUSTER, RAYJOB
-from raytune_hpo.cluster.kuberay.names import NODE_TYPE, QUEUE, SUBMITTER
+from raytune_hpo.cluster.kuberay.names import QUEUE
 from raytune_hpo.cluster.kuberay.reasons import Standing, stand
 from raytune_hpo.cluster.kuberay.refused import KubernetesError
 

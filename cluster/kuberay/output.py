@@ -9,11 +9,11 @@ from typing import Any
 
 from raytune_hpo.cluster.kuberay import dashboard
 from raytune_hpo.cluster.kuberay.api import Api
-from raytune_hpo.cluster.kuberay.asking import SUBMITTER
 from raytune_hpo.cluster.kuberay.handle import Handle
 from raytune_hpo.cluster.kuberay.kinds import POD, RAYJOB
 from raytune_hpo.cluster.kuberay.lines import Once
-from raytune_hpo.cluster.kuberay.reasons import NODE_TYPE, stand
+from raytune_hpo.cluster.kuberay.names import NODE_TYPE, SUBMITTER
+from raytune_hpo.cluster.kuberay.reasons import stand
 from raytune_hpo.cluster.kuberay.refused import KubernetesError
 
 Object = Mapping[str, Any]
