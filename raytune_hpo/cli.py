@@ -175,7 +175,7 @@ def doctor(target: str | None, place: str, overrides: Sequence[str]) -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def tenants(file: Path) -> None:
-    """Print the namespaces of the teams in FILE for: kubectl apply -f -
+    """Print what ``kubectl apply -f -`` makes the namespaces of the teams in FILE of.
 
     Each gets a role for its users, quotas, limits and a network policy.
     """
