@@ -256,6 +256,8 @@ def storage(value: Any) -> str:
     if not place.is_url(found):
         return found
     problem = place.trouble(found)
+    if place.scheme_of(found) == place.MEMORY:
+        problem = "memory:// ends with the process; write a folder, or file:///data/runs"
     if problem is not None:
         raise wrong(problem)
     return place.tidy(found)

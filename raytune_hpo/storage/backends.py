@@ -29,7 +29,7 @@ def connect(url: str) -> Backend:
         StoreError: The package for such stores is not installed.
     """
     scheme = place.scheme_of(url)
-    if scheme == "memory":
+    if scheme == place.MEMORY:
         return InMemory(url)
     if scheme == "file":
         return InFolder(Path(url.removeprefix("file://")))

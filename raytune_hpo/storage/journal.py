@@ -31,7 +31,8 @@ class StoreJournal:
     """Appends records to the journal of a run that this driver has taken over.
 
     ``append`` keeps a record in memory. ``sync`` returns when the store has all records before it;
-    ``begin_sync`` does not wait, and returns what tells when they are there.
+    ``begin_sync`` does not wait, and returns what tells when they are there. The earlier sessions
+    are let go of with the first record.
 
     Args:
         url: Of the run.
@@ -121,6 +122,7 @@ class StoreJournal:
             if self._pending_since_s is None:
                 self._pending_since_s = time.monotonic()
             self._next += 1
+            self._earlier.clear()
         failpoints.reach("journal.written")
         if type == "experiment":
             place.mark(self.run_dir, self.url, str(fields["id"]))

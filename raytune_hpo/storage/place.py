@@ -15,8 +15,10 @@ MARKER = "storage.json"
 """In a folder that is a copy of what a store holds: the store's URL, and the id of the run."""
 CACHE_ENV = "RAYTUNE_HPO_CACHE"
 """Folder for copies, in place of ``~/.cache/raytune-hpo``."""
-SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory", "file")
+SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "file")
 """Stores that are known to create an object only if there is none, which keeps drivers apart."""
+MEMORY = "memory"
+"""One more, of one process only, for tests."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _AZURE = frozenset({"az", "abfs", "abfss"})
 _KEYS = {
@@ -49,7 +51,7 @@ def trouble(url: str) -> str | None:
     'needs the name of a bucket: s3://bucket/runs'
     """
     scheme = scheme_of(url)
-    if scheme not in SCHEMES:
+    if scheme not in (*SCHEMES, MEMORY):
         near = did_you_mean(scheme, SCHEMES)
         return f"runs cannot be kept in {scheme}://{near}; valid: {', '.join(SCHEMES)}, or a folder"
     rest = url.partition("://")[2]

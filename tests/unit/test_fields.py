@@ -147,6 +147,7 @@ def test_storage_is_a_path_or_the_url_of_a_store(value: str, kept: str | None) -
         ("hdfs://x/y", "runs cannot be kept in hdfs://"),
         ("s3n://b", "did you mean 's3"),
         ("https://host/x", "valid: s3,"),
+        ("memory://b/x", "ends with the process"),
         ("s3://", "needs the name of a bucket"),
         ("s3:///x", "needs the name of a bucket"),
         ("s3://b/x?version=1", "without ? and #"),
