@@ -21,7 +21,7 @@ from raytune_hpo.trial import TrialState  # noqa: E402
 from tests.slurm.lab import Lab, claim, missing  # noqa: E402
 
 TRIALS = 300
-SETTINGS = ("nodes=3", "cpus=2", "memory=2Gi", "time=2m", "margin=1m")
+SETTINGS = ("nodes=3", "cpus=2", "memory=2Gi", "time=3m", "margin=40s")
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
         folder = lab.shared / "digits"
         shutil.copytree(ROOT / "examples" / "digits", folder)
         job = submit(lab, folder)
-        say(f"submitted as job {job}: {TRIALS} trials, two minutes of time, which is too little")
+        say(f"submitted as job {job}: {TRIALS} trials, three minutes of time, which is too little")
         run_dir = folder / "raytune-results" / "digits"
         lab.wait_for_restart(job, timeout_s=300)
         say(f"the time was over after {finished(run_dir)} trials; the job was requeued and runs")
