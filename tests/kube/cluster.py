@@ -90,7 +90,14 @@ class KubeLab(Cluster):
         claims.release(self.layout.number)
 
     def restore(self) -> None:
-        """Make the cluster as new after a test: everything runs, nodes are as made, and no pods."""
+        """Make the cluster as new after a test: everything runs, nodes are as made, and no pods.
+
+        Raises:
+            RuntimeError: A node ended though nobody killed it; the message has its last words.
+        """
+        for name in (*self.nodes, CLOUD):
+            if self._daemons.ended(name):
+                raise RuntimeError(f"{name} ended by itself:\n{self._end_of_log(name)}")
         self._start_all(build.folder() / "bin")
         for node in self.nodes:
             self._restore_node(node)
@@ -213,11 +220,12 @@ class KubeLab(Cluster):
             return False
 
     def _ends_of_logs(self) -> str:
-        parts = []
-        for path in sorted(self.layout.folder.glob("log/*")):
-            lines = path.read_text(errors="replace").splitlines()
-            parts.append("\n".join([f"{path.name}:", *lines[-8:]]))
-        return "\n".join(parts)
+        names = sorted(path.stem for path in self.layout.folder.glob("log/*"))
+        return "\n".join(f"{name}:\n{self._end_of_log(name, 8)}" for name in names)
+
+    def _end_of_log(self, name: str, lines: int = 40) -> str:
+        text = self.layout.log(name).read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
 
 
 def missing() -> str | None:

@@ -173,6 +173,10 @@ class Daemons:
         found = look_at(pid)
         return pid if found is not None and found.began == began else None
 
+    def ended(self, name: str) -> bool:
+        """Say whether a daemon was started and has ended without having been killed here."""
+        return (self._folder / f"{name}.json").exists() and self.pid(name) is None
+
     def names(self) -> list[str]:
         """Return which daemons were started, whether or not they run."""
         return sorted(path.stem for path in self._folder.glob("*.json"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -197,6 +199,17 @@ def test_labels_and_taints_of_nodes_are_removed(lab: KubeLab, space: str) -> Non
     about = lab.api.get("nodes", node)
     assert "pool" not in about["metadata"]["labels"]
     assert "taints" not in about["spec"]
+
+
+def test_a_node_that_ends_by_itself_is_an_error(lab: KubeLab) -> None:
+    pid = lab._daemons.pid(lab.nodes[2])
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: lab._daemons.pid(lab.nodes[2]) is None, "the node does not end")
+
+    with pytest.raises(RuntimeError, match="n3 ended by itself"):
+        lab.restore()
+    lab.start(lab.nodes[2])
 
 
 def test_an_error_of_a_wait_says_what_is_known(kube: Cluster, space: str) -> None:

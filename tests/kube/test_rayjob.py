@@ -6,7 +6,7 @@ from tests.kube import objects
 from tests.kube.api import Json
 from tests.kube.client import Cluster
 
-PATIENCE_S = 300.0
+PATIENCE_S = 400.0
 ENTRYPOINT = """python -c "
 import ray
 ray.init()

@@ -207,6 +207,7 @@ class Pod:
         self._over = True
 
     async def _set_up(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)  # before there is an address to write there
         self._network = network = self._node.take_address()
         self._volumes = await self._make_volumes()
         shm = self._folder / _SHM
