@@ -36,6 +36,9 @@ _HARDENED = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
+_PORTS = {"dashboard-agent-grpc-port": "52366", "runtime-env-agent-port": "52367"}
+"""Of its own choice Ray's daemon waits for its agents to tell theirs, for 15 s, and then ends."""
+
 Object = dict[str, Any]
 
 
@@ -74,6 +77,7 @@ def head(run: Run) -> Object:
         "num-cpus": "0",
         "num-gpus": "0",
         "object-store-memory": str(sizes.STORE_HEAD),
+        **_PORTS,
     }
     return {"rayStartParams": params, "template": _template(run, spec, _STAY)}
 
@@ -149,6 +153,7 @@ def _worker_params(size: Worker) -> dict[str, str]:
         "num-cpus": str(size.ray_cpus),
         "num-gpus": str(size.gpus),
         "object-store-memory": str(size.object_store),
+        **_PORTS,
     }
     if size.for_trials is not None:
         params["memory"] = str(size.for_trials)

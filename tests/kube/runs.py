@@ -156,14 +156,14 @@ class Run:
         """Return how many records of a type the journal has."""
         return [record["type"] for record in self.records()].count(type)
 
-    def wait_for(self, type: str, count: int, timeout_s: float = 240.0) -> None:
+    def wait_for(self, type: str, count: int, timeout_s: float = 400.0) -> None:
         """Wait until the journal has so many records of a type."""
         try:
             wait_until(lambda: self.count(type) >= count, f"no {count} records: {type}", timeout_s)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.about()}") from None
 
-    def wait_for_end(self, status: str = "SUCCEEDED", timeout_s: float = 300.0) -> Json:
+    def wait_for_end(self, status: str = "SUCCEEDED", timeout_s: float = 400.0) -> Json:
         """Wait until the job has ended and return its status."""
 
         def over() -> bool:
