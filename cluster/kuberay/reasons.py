@@ -312,7 +312,7 @@ def _suspended(seen: _Seen) -> _Told:
         return _in_queue(seen)
     if not seen.spec.get("suspend"):
         return ("starting", "is about to go on", "")
-    return ("suspended", "is suspended: its pods are gone, its results stay", "go on: resume it")
+    return ("suspended", "is suspended: it has no pods, its results stay", "go on: resume it")
 
 
 def _suspending(seen: _Seen) -> _Told:

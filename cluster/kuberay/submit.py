@@ -226,8 +226,10 @@ def _check(api: Api, job: Object, others: Sequence[Object], *, there: bool) -> N
         api.create(job, dry_run=True)
     except KubernetesError as error:
         # The one that is over still counts.
-        if not (there and "count/rayjobs.ray.io" in str(error)):
-            raise
+        if there and "count/rayjobs.ray.io" in str(error):
+            return
+        _refuse_taken(api, job, error)
+        raise
 
 
 def _create_once(api: Api, job: Object) -> Object:
@@ -246,8 +248,15 @@ def _create_once(api: Api, job: Object) -> Object:
         ours = job["metadata"]["annotations"][SUBMISSION]
         if (made["metadata"].get("annotations") or {}).get(SUBMISSION) == ours:
             return made
-        _refuse_unless_over(made)
+        _refuse_taken(api, job, error)
         raise
+
+
+def _refuse_taken(api: Api, job: Object, error: KubernetesError) -> None:
+    """Raise when somebody else has just taken the name of a RayJob."""
+    found = api.get(RAYJOB, job["metadata"]["name"]) if error.reason == "AlreadyExists" else None
+    if found is not None:
+        _refuse_unless_over(found)
 
 
 def _create_with(api: Api, handle: Handle, one: Object) -> None:

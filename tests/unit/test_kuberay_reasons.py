@@ -44,7 +44,7 @@ def standing(seen: dict[str, Any]) -> Standing:
         ("second_try", "running", r"runs \(retry 1 of 1\)", ""),
         ("head_lost_for_good", "failed", "failed after 2 tries: its head was lost", "resume"),
         ("suspending", "suspending", "its pods are ending", ""),
-        ("suspended", "suspended", "its pods are gone, its results stay", "resume it"),
+        ("suspended", "suspended", "it has no pods, its results stay", "resume it"),
         ("succeeded", "succeeded", "has succeeded", ""),
         ("job_mode", "succeeded", "has succeeded", ""),
         ("stopped", "stopped", "was stopped", "resume it"),

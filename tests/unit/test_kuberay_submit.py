@@ -173,6 +173,17 @@ def test_of_two_at_the_same_moment_one_gets_the_name(api: Api, server: Server) -
     assert server.objects[f"{MAPS}/digits"]["data"] == {"experiment.yaml": "of the other"}
 
 
+def test_somebody_else_is_quicker_than_the_check(api: Api, server: Server) -> None:
+    def answer(call: Call) -> None:
+        if "dryRun" in call.query and f"{JOBS}/digits" not in server.objects:
+            server.put(JOBS, **JOB)
+
+    server.on("POST", JOBS, answer)
+    with pytest.raises(KubernetesError, match="there is a RayJob digits already"):
+        submit(api)
+    assert server.writes() == []
+
+
 def test_a_lost_answer_is_no_lost_run(api: Api, server: Server) -> None:
     broken = refusal(504, "Timeout", "context deadline exceeded")
     call_of: list[Call] = []
