@@ -73,6 +73,7 @@ def run(
                 home.url or home.run_dir,
                 limits=Limits(trials=experiment.trials, parallel=experiment.parallel),
                 function=experiment.function,
+                folder=Path.cwd(),
                 surroundings=around,
             )
         else:

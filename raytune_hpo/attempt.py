@@ -229,7 +229,7 @@ class Attempt(ABC):
                 failure=Failure(FailureKind.NOT_STARTED, f"{type(error).__name__}: {error}")
             )
         if self._keeper is not None:
-            self._keeper.close()
+            self._keeper.close(finished=end.failure is None and not self.stopping.is_set())
         trouble = self.store_trouble
         if trouble is None and end.failure is not None:
             trouble = storage_trouble(self.folder)

@@ -166,6 +166,7 @@ def resume_run(
     *,
     limits: Limits | None = None,
     function: Function | None = None,
+    folder: Path | None = None,
     trusted: bool = False,
     surroundings: Surroundings | None = None,
 ) -> Path:
@@ -175,6 +176,7 @@ def resume_run(
         run_dir: Folder with a journal, or the URL of a run in a store.
         limits: What is to change.
         function: The trial function, for a run that was started with a function object.
+        folder: Where the experiment lies here, for a run in a store whose machine was another one.
         trusted: Go on even if others can write to the run directory: its journal says what is
             executed.
         surroundings: What the session has around it.
@@ -185,7 +187,7 @@ def resume_run(
         JournalError: The journal is damaged, or cannot be written.
         InfrastructureError: Ray did not start, or no node can meet what a trial asks for.
     """
-    home, around = homes.of(run_dir), surroundings or Surroundings()
+    home, around = homes.of(run_dir, folder), surroundings or Surroundings()
     if not home.exists():
         raise RunError(f"{home.url or home.run_dir}: there is no run here (no journal)")
     if not trusted:

@@ -44,12 +44,16 @@ _BY_NUMBER = {
     for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 }
 _NO_KEYS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+_GARBLED = "aiohttp.http_exceptions"
 _NETWORK = ("aiohttp", "azure", "botocore", "aiobotocore", "google", "requests", "urllib3")
 """Libraries whose own errors, when nothing more is known of them, are of the network."""
 
 
 def kind_of(error: BaseException) -> Kind | None:
     """Return what an error means, or None when it is none of a store's."""
+    if isinstance(error, FileExistsError):
+        # Azure answers 409, which can mean other things too.
+        return Kind.EXISTS
     for one in _chain(error):
         kind = _by_answer(one)
         if kind is not None:
@@ -86,6 +90,9 @@ def _by_answer(error: BaseException) -> Kind | None:
         code = str(response.get("Error", {}).get("Code"))
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return _BY_CODE.get(code) or _by_status(status)
+    if type(error).__module__ == _GARBLED:
+        # It gives the answer that it could not read a code of its own.
+        return None
     for name in ("status_code", "status", "code"):
         kind = _by_status(getattr(error, name, None))
         if kind is not None:

@@ -98,9 +98,16 @@ class Keeper:
         local.prune(self._folder, keep, newest)
         checkpoints.forget(newest.parent)
 
-    def close(self) -> None:
-        """Bring the rest of the output to the store."""
+    def close(self, *, finished: bool) -> None:
+        """Bring the rest of the output to the store.
+
+        Args:
+            finished: Whether the trial came to its own end; what is here of its checkpoints is of
+                no use any more then. One that was paused may go on here.
+        """
         self._output.close()
+        if finished:
+            shutil.rmtree(self._folder / local.FOLDER, ignore_errors=True)
 
 
 def _following(saved: Path) -> Path:

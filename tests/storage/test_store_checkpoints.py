@@ -258,13 +258,17 @@ def test_an_attempt_goes_on_on_a_machine_that_has_nothing(
     )
 
 
-def test_old_checkpoints_go_here_and_in_the_store(bucket: str) -> None:
+@pytest.mark.parametrize("finished", [True, False])
+def test_old_checkpoints_go_here_and_in_the_store(bucket: str, finished: bool) -> None:
     url = f"{bucket}/runs/demo"
-    execute(job(url, STEPS), Assignment(3, 1, {}))
+    run = STEPS if finished else f"{STEPS}exit 3\n"
+    execute(job(url, run), Assignment(3, 1, {}))
     names = {key.split("/")[3] for key in objects.open_at(url).list("trials/0003")}
     assert names == {"001-000002", "001-000002.json"}
     here = place.working_copy(url) / "trials" / "0003" / "checkpoints"
-    assert {path.name for path in here.iterdir()} == {"001-000002", "001-000002.json"}
+    # A trial that is done needs none of them here any more.
+    left = {path.name for path in here.glob("*")}
+    assert left == (set() if finished else names)
 
 
 def test_an_attempt_of_a_number_that_was_lost_takes_other_names(
@@ -398,4 +402,5 @@ def test_a_keeper_needs_no_local_checkpoint_to_go_on(bucket: str, tmp_path: Path
     shutil.rmtree(run_dir)
     made.fetch(str(saved.relative_to(run_dir)))
     assert (saved / "step").read_text() == "5"
-    made.close()
+    made.close(finished=False)
+    assert saved.exists()
