@@ -6,9 +6,10 @@ use.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,12 +122,39 @@ def _load(config: Any, configuration: Any, files: str, context: str | None) -> A
             raise KubernetesError(
                 f"{files}: there is no context {context}; there are: {', '.join(named)}"
             )
-        config.load_kube_config(
-            config_file=files, context=context, client_configuration=configuration
-        )
+        with _complaints() as complaints:
+            config.load_kube_config(
+                config_file=files, context=context, client_configuration=configuration
+            )
     except (config.ConfigException, OSError) as error:
         raise KubernetesError(f"{files}: {error}; look at: kubectl config view") from error
+    if complaints and not configuration.auth_settings() and not configuration.cert_file:
+        raise KubernetesError(
+            f"{files}: logging in failed: {'; '.join(complaints)}. Run the command that stands "
+            "there under users by hand, or log in again"
+        )
     return current if context is None else named[context]
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Give what the official client logs as errors while in the context: it raises none of them."""
+    handler = _Complaints(logging.ERROR)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler.texts
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _Complaints(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message."""
+        self.texts.append(record.getMessage())
 
 
 class Api:

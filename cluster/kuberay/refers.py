@@ -64,8 +64,11 @@ def templates(job: Object) -> Iterator[tuple[str, Object]]:
 
 def references(job: Object) -> list[Reference]:
     """Return what the pods of a RayJob need in their namespace, each once."""
-    found = (one for where, spec in templates(job) for one in _of_pod(where, spec))
-    return list({(one.kind, one.name): one for one in reversed(list(found))}.values())[::-1]
+    found: dict[tuple[Kind, str], Reference] = {}
+    for where, spec in templates(job):
+        for one in _of_pod(where, spec):
+            found.setdefault((one.kind, one.name), one)
+    return list(found.values())
 
 
 def _of_pod(where: str, spec: Object) -> Iterator[Reference]:

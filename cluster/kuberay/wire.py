@@ -27,6 +27,7 @@ MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _TRIES = 3
+_SHOWN = 200
 _RETRY_WAIT_S = 0.5
 _WAIT_MOST_S = 20.0
 
@@ -76,7 +77,14 @@ class Wire:
         Raises:
             KubernetesError: There is no answer, or it is no success.
         """
-        answer: Object = json.loads(self._whole(self.open(request), request.what))
+        text = self._whole(self.open(request), request.what)
+        try:
+            answer: Object = json.loads(text)
+        except ValueError as error:
+            raise KubernetesError(
+                f"{request.what}: {self._where} does not answer as an API server does: "
+                f"{text[:_SHOWN]!r}. Is its address right? Look at: kubectl config view"
+            ) from error
         return answer
 
     def open(self, request: Request) -> Any:

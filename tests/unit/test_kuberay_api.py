@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import socketserver
 import subprocess
@@ -111,6 +112,28 @@ def test_missing_files_and_contexts_are_named(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(KubernetesError, match="there is no kubeconfig: set KUBECONFIG"):
         kube.connect()
+
+
+def test_a_login_command_that_fails(served: tuple[Server, Path]) -> None:
+    file = served[1]
+    config = json.loads(file.read_text())
+    config["users"][0]["user"] = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "sh",
+            "args": ["-c", "echo your session has expired >&2; exit 1"],
+            "interactiveMode": "Never",
+        }
+    }
+    file.write_text(json.dumps(config))
+    with pytest.raises(KubernetesError, match=r"logging in failed: .*your session has expired"):
+        kube.connect(kubeconfig=file)
+
+
+def test_something_else_than_an_api_server(api: Api, server: Server) -> None:
+    server.on("GET", "/version", Answer(200, b"<html>Welcome</html>"))
+    with pytest.raises(KubernetesError, match=r"does not answer as an API server does.*Welcome"):
+        api.read("/version")
 
 
 def test_objects_are_created_changed_and_deleted(api: Api, server: Server) -> None:

@@ -280,3 +280,30 @@ def test_output_that_one_may_not_read(api: Api, server: Server) -> None:
     server.on("GET", log_of("running"), refusal(403, "Forbidden", f'{said}namespace "team-a"'))
     with pytest.raises(KubernetesError, match="bob may not get pods/log"):
         list(output.driver_lines(api, handle, follow=True))
+
+
+def test_a_run_in_a_queue_says_what_the_queue_says(api: Api, server: Server) -> None:
+    handle = show(server, "suspended")
+    job = server.objects[f"{JOBS}/{handle.name}"]
+    job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "small"
+    job["spec"]["suspend"] = True
+    about = {"kind": "Workload", "name": f"rayjob-{handle.name}-1a2b3", "uid": "9"}
+    said = {"reason": "Pending", "message": "insufficient unused quota for cpu", "type": "Warning"}
+    server.put(EVENTS, metadata={"name": "of-it"}, involvedObject=about, **said)
+    other = {**about, "name": "rayjob-another-4c5d6"}
+    server.put(EVENTS, metadata={"name": "of-another"}, involvedObject=other, **said, count=2)
+    told = following.observe(api, handle)
+    assert told.text == "waits in Kueue's queue small: insufficient unused quota for cpu"
+
+
+def test_pods_that_cannot_be_seen_for_a_moment_change_nothing(api: Api, server: Server) -> None:
+    handle = show(server, "running")
+    seen = following.follow(api, handle, look_s=1)
+    assert next(seen).state == "running"
+    busy = refusal(503, "ServiceUnavailable", "apiserver is shutting down")
+    server.on("GET", PODS, *[busy] * 3)
+    show(server, "succeeded")
+    job = {**recorded("succeeded")["job"], "metadata": recorded("running")["job"]["metadata"]}
+    job["metadata"]["uid"] = handle.uid
+    server.put(JOBS, **job)
+    assert next(seen).state == "succeeded"
