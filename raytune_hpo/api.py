@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raytune_hpo import journal
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.objective import Mode
 from raytune_hpo.results import RunResult
 from raytune_hpo.session import (
     Limits,
     Surroundings,
+    home_of,
     resume_run,
-    run_dir_of,
     run_experiment,
 )
 from raytune_hpo.view.live import LiveView
@@ -67,22 +66,23 @@ def run(
     if "name" not in fields:
         experiment = experiment.model_copy(update={"name": _new_name(experiment)})
         experiment = experiment.with_function(run) if callable(run) else experiment
-    run_dir = run_dir_of(experiment, Path.cwd())
-    with _surroundings(run_dir, quiet) as around:
-        if resume and journal.exists(run_dir):
+    home = home_of(experiment, Path.cwd())
+    with _surroundings(home.run_dir, quiet) as around:
+        if resume and home.exists():
             resume_run(
-                run_dir,
+                home.url or home.run_dir,
                 limits=Limits(trials=experiment.trials, parallel=experiment.parallel),
                 function=experiment.function,
+                folder=Path.cwd(),
                 surroundings=around,
             )
         else:
             run_experiment(experiment, surroundings=around)
-    return RunResult.load(run_dir)
+    return RunResult.load(home.run_dir)
 
 
 def load(path: str | os.PathLike[str]) -> RunResult:
-    """Return the result of a run, finished or not, from its directory."""
+    """Return the result of a run, finished or not, from its directory or its URL in a store."""
     return RunResult.load(path)
 
 
@@ -92,7 +92,7 @@ def _new_name(experiment: Experiment) -> str:
     while True:
         name = f"{experiment.name[:_STEM_LENGTH]}-{number}"
         named = experiment.model_copy(update={"name": name})
-        if not run_dir_of(named, Path.cwd()).exists():
+        if not home_of(named, Path.cwd()).is_taken():
             return name
         number += 1
 

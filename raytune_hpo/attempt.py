@@ -11,15 +11,19 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raytune_hpo import reporting
+from raytune_hpo import checkpoints, reporting
 from raytune_hpo.chaos.witness import ORDERED, Witness
 from raytune_hpo.collect import MetricOptions
+from raytune_hpo.errors import StoreError
 from raytune_hpo.trial import Config, Failure, FailureKind
+
+if TYPE_CHECKING:
+    from raytune_hpo.storage.keeper import Keeper
 
 Function = Callable[[dict[str, Any]], Any]
 
@@ -37,7 +41,7 @@ class Job:
     """What all attempts of a run have in common.
 
     Attributes:
-        run_dir: Folder of the run; every node sees it under this path.
+        run_dir: Folder of the run; every node sees it under this path, unless there is a ``url``.
         run: A command (text for a shell, or an argv list), or ``module:function``.
         function: The function itself when the user handed over an object.
         single_metric: Name for a number that a function returns; None when there is no one name.
@@ -51,6 +55,8 @@ class Job:
         parameters: Names of all parameters of the space.
         metrics: Where a command's metrics come from.
         chaos: Folder for what workers note and are ordered under ``raytune-hpo chaos``, or None.
+        url: Of the run in an object store, of which each machine has a copy of its own; or None.
+        run_id: Of the run, for one with a ``url``.
     """
 
     run_dir: Path
@@ -67,6 +73,8 @@ class Job:
     parameters: tuple[str, ...] = ()
     metrics: MetricOptions = field(default_factory=MetricOptions)
     chaos: Path | None = None
+    url: str | None = None
+    run_id: str | None = None
 
     @property
     def is_function(self) -> bool:
@@ -140,6 +148,9 @@ class Attempt(ABC):
         self.began_s = self.active_s = time.monotonic()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._unacknowledged = 0
+        self._keeper: Keeper | None = None
+        self._busy_with_store = False
+        self.store_trouble: str | None = None
         self.witness = None if job.chaos is None else _witness(job.chaos, assignment)
         self._thread = threading.Thread(target=self._guarded, name="trial", daemon=True)
         self._thread.start()
@@ -164,6 +175,9 @@ class Attempt(ABC):
         Args:
             timeout_s: Longest wait; after it the list is empty.
         """
+        if self._unacknowledged or self._busy_with_store:
+            # What waits for the run's storage is not silent.
+            self.active_s = time.monotonic()
         for _ in range(self._unacknowledged):
             self.acknowledged.release()
         if self.witness is not None and self.witness.ordered:
@@ -171,6 +185,25 @@ class Attempt(ABC):
         events = self._drain(timeout_s) or self.overdue()
         self._unacknowledged = len(events)
         return events
+
+    def keep(self, saved: Path) -> Path:
+        """Bring a saved checkpoint to where the run is kept; return its folder here.
+
+        Raises:
+            StoreError: The store does not take it.
+        """
+        if self._keeper is None:
+            return saved
+        with self._at_the_store():
+            return self._keeper.keep(saved)
+
+    def prune(self, newest: Path) -> None:
+        """Delete the checkpoints that are not kept, of those up to the newest in the journal."""
+        if self._keeper is None:
+            checkpoints.prune(self.folder, self.job.keep_checkpoints, newest)
+            return
+        with self._at_the_store():
+            self._keeper.prune(self.job.keep_checkpoints, newest)
 
     def want_checkpoint(self) -> None:
         """Tell the trial to save a checkpoint soon, since its machine will be taken away."""
@@ -186,17 +219,51 @@ class Attempt(ABC):
     def _guarded(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._fetch()
             end = self.run()
+        except StoreError as error:
+            self.store_trouble = str(error)
+            end = Event(failure=Failure(FailureKind.STORAGE, self.store_trouble))
         except BaseException as error:
             end = Event(
                 failure=Failure(FailureKind.NOT_STARTED, f"{type(error).__name__}: {error}")
             )
-        trouble = None if end.failure is None else storage_trouble(self.folder)
+        if self._keeper is not None:
+            self._keeper.close(finished=end.failure is None and not self.stopping.is_set())
+        trouble = self.store_trouble
+        if trouble is None and end.failure is not None:
+            trouble = storage_trouble(self.folder)
         if trouble is not None:
             end = Event(failure=Failure(FailureKind.STORAGE, trouble))
         if self.witness is not None:
             self.witness.ended(None if end.failure is None else end.failure.message)
         self.tell(end)
+
+    def _fetch(self) -> None:
+        """Bring the checkpoint to go on from here, for a run in an object store."""
+        if self.job.url is None:
+            return
+        from raytune_hpo.storage.keeper import Keeper
+
+        with self._at_the_store():
+            self._keeper = Keeper(
+                self.job.url,
+                self.job.run_dir,
+                self.trial,
+                self.assignment.attempt,
+                self.stopping.is_set,
+            )
+            if self.assignment.checkpoint is not None:
+                self._keeper.fetch(self.assignment.checkpoint)
+
+    @contextlib.contextmanager
+    def _at_the_store(self) -> Iterator[None]:
+        self._busy_with_store = True
+        try:
+            yield
+        finally:
+            self._busy_with_store = False
+            self.active_s = time.monotonic()
 
     def _drain(self, timeout_s: float) -> list[Event]:
         try:
@@ -253,6 +320,10 @@ def storage_trouble(folder: Path) -> str | None:
 
 def begin(job: Job, assignment: Assignment) -> Attempt:
     """Start an attempt of the kind that the job asks for."""
+    if job.url is not None:
+        from raytune_hpo.storage.keeper import at_home
+
+        job = at_home(job)
     # Imported here, so that a node that runs commands does not load what functions need.
     if job.is_function:
         from raytune_hpo.function_trial import FunctionAttempt

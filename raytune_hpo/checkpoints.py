@@ -110,5 +110,10 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _key(path: Path) -> tuple[int, int]:
-    attempt, _, number = path.name.partition("-")
+    return order(path.name)
+
+
+def order(name: str) -> tuple[int, int]:
+    """Return what checkpoints are sorted by, from a name such as ``001-000003``."""
+    attempt, _, number = name.partition("-")
     return int(attempt), int(number)

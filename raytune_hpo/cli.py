@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,11 +18,14 @@ from raytune_hpo.errors import (
     InfrastructureError,
     JournalError,
     RaytuneHpoError,
+    RunError,
     RunLockedError,
 )
 
 if TYPE_CHECKING:
+    from raytune_hpo.doctor import Finding
     from raytune_hpo.experiment import Experiment
+    from raytune_hpo.on_kuberay import Submitted
     from raytune_hpo.results import RunResult
     from raytune_hpo.state import RunState
     from raytune_hpo.view.apply import Format
@@ -29,6 +33,16 @@ if TYPE_CHECKING:
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _RUN = click.argument("run", required=False)
+_NO_REPAIR = (
+    "a store keeps whole objects, so a journal there is not torn. If somebody changed its objects, "
+    "put them back from a backup, or from an earlier version if the bucket keeps those"
+)
+
+
+_NOT_CHANGED = (
+    "a run on Kubernetes goes on as it was submitted; with other limits: raytune-hpo run FILE "
+    "--on kuberay --resume --trials N"
+)
 
 
 class _Failure(click.ClickException):
@@ -68,7 +82,8 @@ def cli() -> None:
 
     Start with: raytune-hpo init, then: raytune-hpo run experiment.yaml
 
-    RUN is the name of a run in ./raytune-results, or its directory; without one, the newest.
+    RUN is the name of a run in ./raytune-results, its directory, or its URL in a store such as
+    s3://bucket/runs/NAME; without one, the newest in ./raytune-results.
 
     Exit codes: 0 ok, 1 no trial succeeded, 2 the experiment is wrong, 3 infrastructure,
     130 interrupted (resume goes on).
@@ -87,10 +102,14 @@ def main() -> NoReturn:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--slurm", is_flag=True, help="Write settings for Slurm of all your experiments.")
-def init(file: Path | None, slurm: bool) -> None:
+@click.option("--kuberay", is_flag=True, help="Write settings for KubeRay of all experiments.")
+def init(file: Path | None, slurm: bool, kuberay: bool) -> None:
     """Write a commented starter FILE (experiment.yaml)."""
     from raytune_hpo import spec
 
+    if kuberay:
+        _init_kuberay(file)
+        return
     if slurm:
         _init_slurm(file)
         return
@@ -128,14 +147,23 @@ def schema() -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="[FILE|RUN]", required=False)
-def doctor(target: str | None) -> None:
-    """Look whether this machine is ready; with FILE or RUN, whether its MLflow store is too."""
+@click.argument("target", metavar="[FILE|RUN|URL]", required=False)
+@click.option("--on", "place", type=click.Choice(["local", "kuberay"]), default="local")
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field of FILE.")
+def doctor(target: str | None, place: str, overrides: Sequence[str]) -> None:
+    """Look whether this machine is ready; with FILE or RUN, whether its stores are too.
+
+    The URL of an object store is looked at also when there is no run in it yet. With --on kuberay
+    and FILE: whether the cluster that kubectl uses would run it.
+    """
     from raytune_hpo import doctor as look
 
+    findings: Iterable[Finding] = (
+        _of_cluster(target, overrides) if place == "kuberay" else look.examine(*_stores(target))
+    )
     marks = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
     failed = False
-    for finding in look.examine(None if target is None else _tracking_uri(target)):
+    for finding in findings:
         click.echo(
             f"{marks[finding.verdict]}  {finding.subject:<14} {escape.visible(finding.text)}"
         )
@@ -144,43 +172,61 @@ def doctor(target: str | None) -> None:
         raise click.exceptions.Exit(exits.INFRASTRUCTURE)
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def tenants(file: Path) -> None:
+    """Print what ``kubectl apply -f -`` makes the namespaces of the teams in FILE of.
+
+    Each gets a role for its users, quotas, limits and a network policy.
+    """
+    from raytune_hpo import on_kuberay
+
+    if not file.is_file():
+        raise _Failure(f"there is no file {file}; see docs/tutorial-kuberay.md", exits.SPEC)
+    click.echo(on_kuberay.tenants_text(file), nl=False)
+
+
 # A run
 
 
 @cli.command("run")
 @_FILE
 @click.option("--name", help="Name of the run.")
-@click.option("--storage", type=click.Path(path_type=Path), metavar="DIR", help="Where runs go.")
+@click.option("--storage", metavar="DIR|URL", help="Where runs go; such as s3://bucket/runs.")
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a field.")
 @click.option("--trials", type=click.IntRange(min=1), help="How many trials.")
 @click.option("--parallel", type=click.IntRange(min=1), help="How many at once.")
 @click.option("--resume", is_flag=True, help="Go on if there is a run of this name, else start.")
 @click.option("--on", "place", type=click.Choice(["local", "slurm", "kuberay"]), default="local")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and run nothing.")
+@click.option("--detach", is_flag=True, help="With --on kuberay: submit, and do not follow it.")
 @click.option("--quiet", is_flag=True, help="Print the result only.")
 def run_command(
     file: Path,
     name: str | None,
-    storage: Path | None,
+    storage: str | None,
     overrides: Sequence[str],
     trials: int | None,
     parallel: int | None,
     resume: bool,
     place: str,
     dry_run: bool,
+    detach: bool,
     quiet: bool,
 ) -> None:
     """Run the experiment in FILE."""
-    if place == "kuberay":
-        raise _Failure("--on kuberay is not supported yet", exits.SPEC)
     options = {
         "name": name,
-        "storage": None if storage is None else str(storage.absolute()),
+        "storage": storage if storage is None or place == "kuberay" else _absolute(storage),
         "trials": trials,
         "parallel": parallel,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    experiment = _stored_here(_load(file, [*overrides, *given]), file)
+    experiment = _load(file, [*overrides, *given])
+    if place == "kuberay":
+        _run_on_kuberay(file, experiment, [*overrides, *given], resume, detach, dry_run)
+        return
+    experiment = _stored_here(experiment, file)
     if place == "slurm":
         from raytune_hpo import on_slurm
 
@@ -235,17 +281,22 @@ def resume(
     quiet: bool,
 ) -> None:
     """Go on with a RUN that was interrupted, or give it more trials."""
-    from raytune_hpo import on_slurm
+    from raytune_hpo import on_kuberay, on_slurm
     from raytune_hpo.session import Limits, Surroundings, resume_run
 
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=True)
+    if place is None and on_kuberay.record(run_dir) is not None:
+        if trials or parallel or time_limit:
+            raise _Failure(_NOT_CHANGED, exits.SPEC)
+        _say_all(on_kuberay.go_on(run_dir))
+        return
     limits = Limits(trials, parallel, None if time_limit is None else _seconds(time_limit))
     if place == "slurm" or (place is None and on_slurm.ran_there(run_dir)):
         for line in on_slurm.submit_again(run_dir, limits, trusted=trusted):
             click.echo(line, err=line.startswith("warning"))
         return
     with _view(run_dir, quiet) as view:
-        resume_run(
+        run_dir = resume_run(
             run_dir,
             limits=limits,
             trusted=trusted,
@@ -258,11 +309,15 @@ def resume(
 @_RUN
 def status(run: str | None) -> None:
     """Say how far a RUN is, and what it has found."""
-    from raytune_hpo import journal, lock
+    from raytune_hpo import journal, on_kuberay, runs
     from raytune_hpo.view.summary import status as status_text
     from raytune_hpo.view.text import mlflow_text
 
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=True)
+    kept = on_kuberay.record(run_dir)
+    if kept is not None:
+        click.echo(escape.visible(on_kuberay.status(kept)))
+        run_dir = _read_from(kept) or run_dir
     if not journal.exists(run_dir):
         _say_jobs(run_dir, finished=False)
         return
@@ -270,7 +325,7 @@ def status(run: str | None) -> None:
     text = status_text(
         state,
         run_dir,
-        holder=lock.holder(run_dir),
+        holder=runs.holder(run_dir),
         now_t=time.time(),
         tracking=mlflow_text(state),
     )
@@ -295,14 +350,17 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool, job: bo
     if run is not None and trial is None and run.isdigit() and not runs.is_known(run):
         trial = int(run)
         run = None
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=job)
     if job:
-        from raytune_hpo import on_slurm
+        from raytune_hpo import on_kuberay, on_slurm
 
-        pieces = on_slurm.job_output(run_dir, follow=follow)
+        if on_kuberay.record(run_dir) is not None:
+            pieces = on_kuberay.job_output(run_dir, follow_on=follow)
+        else:
+            pieces = on_slurm.job_output(run_dir, follow=follow)
     else:
-        path = runs.log_file(run_dir, trial, stderr=stderr)
-        pieces = runs.chunks(path, _is_over(run_dir, trial) if follow else None)
+        over = _is_over(run_dir, trial) if follow else None
+        pieces = runs.output(run_dir, trial, stderr=stderr, over=over)
     if not sys.stdout.isatty():
         for piece in pieces:
             click.echo(piece, nl=False)
@@ -318,12 +376,17 @@ def logs(run: str | None, trial: int | None, follow: bool, stderr: bool, job: bo
 @_RUN
 def stop(run: str | None) -> None:
     """Ask the driver of a RUN to stop safely."""
-    from raytune_hpo import lock, runs
+    from raytune_hpo import runs
     from raytune_hpo.view.text import reference
 
-    run_dir = _find(run)
+    run_dir = _find(run, where_submitted=True)
     again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
-    holder = lock.holder(run_dir)
+    from raytune_hpo import on_kuberay
+
+    if on_kuberay.record(run_dir) is not None:
+        click.echo(f"{run_dir.name}: {on_kuberay.stop(run_dir)}; {again}")
+        return
+    holder = runs.holder(run_dir)
     if holder is None:
         from raytune_hpo.slurm import follow
 
@@ -342,11 +405,30 @@ def stop(run: str | None) -> None:
 
 @cli.command()
 @_RUN
+def dashboard(run: str | None) -> None:
+    """Show the dashboard of the Ray that carries a RUN on Kubernetes, until Ctrl-C."""
+    from raytune_hpo import on_kuberay
+
+    with on_kuberay.dashboard_of(_find(run, where_submitted=True)) as there:
+        click.echo(there.url)
+        if there.token_command:
+            click.echo(f"its token: {there.token_command}")
+        click.echo("Ctrl-C ends this", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600.0)
+
+
+@cli.command()
+@_RUN
 def repair(run: str | None) -> None:
     """Make a damaged journal of a RUN readable up to the damage; a copy is kept."""
     from raytune_hpo import journal, lock
+    from raytune_hpo.storage import place
 
     run_dir = _find(run)
+    if place.url_of(run_dir) is not None:
+        raise _Failure(f"{place.shown(run_dir)}: {_NO_REPAIR}", exits.SPEC)
     held = lock.RunLock(run_dir)
     try:
         done = journal.repair(run_dir)
@@ -412,6 +494,30 @@ def _init_slurm(file: Path | None) -> None:
     click.echo(f"wrote {file}{seen}. Adapt it; it holds for all experiments with --on slurm")
 
 
+def _init_kuberay(file: Path | None) -> None:
+    from raytune_hpo.cluster.kuberay import site
+
+    file = site.path_of() if file is None else file
+    try:
+        site.write_starter(file)
+    except FileExistsError:
+        raise _Failure(f"{file} is there already; edit it", exits.SPEC) from None
+    except OSError as error:
+        raise _Failure(f"{file} cannot be written: {error.strerror}", exits.SPEC) from error
+    click.echo(f"wrote {file}. Adapt it; it holds for all experiments with --on kuberay")
+
+
+def _of_cluster(target: str | None, overrides: Sequence[str]) -> Iterable[Finding]:
+    """Return what there is to say of a cluster that an experiment is to run on."""
+    from raytune_hpo import on_kuberay
+
+    if target is None:
+        raise _Failure("name the experiment: doctor FILE --on kuberay", exits.SPEC)
+    file = Path(target)
+    objects = on_kuberay.objects_of(file, _load(file, overrides), overrides)
+    return on_kuberay.examined(objects)
+
+
 def _say_jobs(run_dir: Path, *, finished: bool) -> None:
     from raytune_hpo.slurm import follow
 
@@ -438,13 +544,69 @@ def _stored_here(experiment: Experiment, file: Path) -> Experiment:
     return experiment.model_copy(update={"storage": str(Path.cwd() / RESULTS_DIR)})
 
 
-def _find(run: str | None) -> Path:
-    from raytune_hpo import runs
+def _absolute(storage: str) -> str:
+    from raytune_hpo.storage import place
+
+    return storage if place.is_url(storage) else str(Path(storage).absolute())
+
+
+def _find(run: str | None, *, where_submitted: bool = False) -> Path:
+    """Return the folder of a run; with its records, unless where it was submitted from is asked."""
+    from raytune_hpo import on_kuberay, runs
 
     run_dir = runs.find(run)
     if run is None:
         click.echo(f"run {run_dir}", err=True)
+    if not where_submitted and (kept := on_kuberay.record(run_dir)) is not None:
+        return _read_from(kept) or run_dir
     return run_dir
+
+
+def _read_from(kept: Submitted) -> Path | None:
+    """Return the folder with a copy of a run's records that a store holds, or None."""
+    from raytune_hpo import runs
+
+    if kept.storage is None:
+        return None
+    try:
+        return runs.find(kept.storage)
+    except RunError:
+        # It has not begun.
+        return None
+
+
+def _run_on_kuberay(
+    file: Path,
+    experiment: Experiment,
+    overrides: Sequence[str],
+    resume: bool,
+    detach: bool,
+    dry_run: bool,
+) -> None:
+    from raytune_hpo import on_kuberay, runs
+
+    objects = on_kuberay.objects_of(file, experiment, overrides)
+    if dry_run:
+        click.echo(on_kuberay.rendered(objects), nl=False)
+        return
+    _say_all(on_kuberay.send(experiment, objects, resume=resume))
+    if detach:
+        return
+    run_dir = (runs.RESULTS_DIR / experiment.name).absolute()
+    try:
+        _say_all(on_kuberay.changes(run_dir))
+    except KeyboardInterrupt:
+        click.echo("the run goes on without this command", err=True)
+        return
+    kept = on_kuberay.record(run_dir)
+    there = None if kept is None else _read_from(kept)
+    if there is not None:
+        _conclude(there)
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(escape.visible(line), err=line.startswith("warning"))
 
 
 def _result(run_dir: Path) -> RunResult:
@@ -505,7 +667,7 @@ def exit_code(state: RunState) -> int:
 
 def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
     """Return what tells whether a log will grow no more."""
-    from raytune_hpo import lock
+    from raytune_hpo import runs
     from raytune_hpo.journal import Follower
     from raytune_hpo.state import RunState
 
@@ -513,7 +675,7 @@ def _is_over(run_dir: Path, trial: int | None) -> Callable[[], bool]:
     follower = Follower(run_dir)
 
     def over() -> bool:
-        if lock.holder(run_dir) is None:
+        if runs.holder(run_dir) is None:
             return True
         for record in follower.poll():
             state.apply(record)
@@ -533,10 +695,18 @@ def _seconds(duration: str) -> float:
         raise click.BadParameter(error.message(), param_hint="--time-limit") from error
 
 
-def _tracking_uri(target: str) -> str | None:
-    """Return the MLflow store of an experiment file or of a run; None when tracking is off."""
+def _stores(target: str | None) -> tuple[str | None, str | None]:
+    """Return the MLflow store, and the object store, of an experiment file or of a run.
+
+    None stands for one that is not used.
+    """
+    from raytune_hpo.storage import place
     from raytune_hpo.tracking.settings import of_header
 
+    if target is None:
+        return None, None
+    if place.is_url(target):
+        return None, target
     file = Path(target)
     if file.is_file():
         experiment = _load(file, ())
@@ -544,4 +714,8 @@ def _tracking_uri(target: str) -> str | None:
         header: dict[str, Any] = {"spec": spec, "name": experiment.name, "folder": folder}
     else:
         header = _result(_find(target)).state.header
-    return None if header["spec"].get("mlflow") is False else of_header(header).uri
+    storage = header["spec"].get("storage")
+    return (
+        None if header["spec"].get("mlflow") is False else of_header(header).uri,
+        storage if storage and place.is_url(storage) else None,
+    )

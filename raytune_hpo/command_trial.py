@@ -14,6 +14,7 @@ from raytune_hpo.attempt import Attempt, Event
 from raytune_hpo.collect.base import make_collector
 from raytune_hpo.collect.file import FileSource, Tail
 from raytune_hpo.collect.lines import Lines
+from raytune_hpo.errors import StoreError
 from raytune_hpo.process import ProcessGroup, explain_exit
 from raytune_hpo.trial import Failure, FailureKind
 
@@ -57,6 +58,9 @@ class CommandAttempt(Attempt):
         except BadReport as error:
             self._process.end()
             failure = Failure(FailureKind.EXCEPTION, str(error))
+        except StoreError:
+            self._process.end()
+            raise
         finally:
             self._process.close()
         return Event(failure=failure)
@@ -166,15 +170,15 @@ class CommandAttempt(Attempt):
         while not self.stopping.is_set() and self.acknowledged.acquire(blocking=False):
             saved = self._told.popleft()
             if saved is not None:
-                checkpoints.prune(self.folder, self.job.keep_checkpoints, saved)
+                self.prune(saved)
 
     def _saved(self, reported: Path) -> Path:
         """Return a checkpoint in the trial's folder; ``report`` has copied it there already."""
         if reported.parent == self.folder / checkpoints.FOLDER:
-            return reported
+            return self.keep(reported)
         if not reported.exists():
             raise BadReport(f"the report file names a checkpoint that is not there: {reported}")
-        return checkpoints.save(reported, self.folder, self.assignment.attempt)
+        return self.keep(checkpoints.save(reported, self.folder, self.assignment.attempt))
 
     def _late(self) -> Failure | None:
         now = time.monotonic()

@@ -42,11 +42,12 @@ class Finding:
     text: str
 
 
-def examine(tracking_uri: str | None = None) -> Iterator[Finding]:
+def examine(tracking_uri: str | None = None, storage: str | None = None) -> Iterator[Finding]:
     """Yield one finding after the other.
 
     Args:
         tracking_uri: An MLflow store to reach as well.
+        storage: URL of an object store for runs, on which each thing that is needed is tried.
     """
     yield _python()
     for name, oldest in _PACKAGES.items():
@@ -58,6 +59,8 @@ def examine(tracking_uri: str | None = None) -> Iterator[Finding]:
     yield _ray_temp(temp)
     yield _ray_ports()
     yield _shared_memory(Path("/dev/shm"))
+    if storage is not None:
+        yield from _storage(storage)
     if tracking_uri is not None:
         yield store(tracking_uri)
 
@@ -162,6 +165,14 @@ def _shared_memory(folder: Path) -> Finding:
     if free < _LOW_SHM:
         return Finding("shared memory", "warn", f"{text}; in a container: --shm-size=1g")
     return Finding("shared memory", "ok", text)
+
+
+def _storage(url: str) -> Iterator[Finding]:
+    from raytune_hpo.storage.probe import probe
+
+    for tried in probe(url):
+        verdict: Verdict = "ok" if tried.trouble is None else "fail"
+        yield Finding("storage", verdict, f"{tried.what}: {tried.trouble or url}")
 
 
 def store(uri: str) -> Finding:

@@ -13,6 +13,7 @@ The tree::
     │   ├── RunLockedError               another driver holds the run
     │   └── JournalError                 the journal is damaged
     └── InfrastructureError              Ray could not start, or no node can meet a request
+        └── StoreError                   an object store that cannot be reached or refuses
 """
 
 from __future__ import annotations
@@ -109,6 +110,10 @@ class JournalError(RunError):
 
 class InfrastructureError(RaytuneHpoError):
     """Ray could not start, or no node can ever meet what a trial asks for."""
+
+
+class StoreError(InfrastructureError):
+    """An object store that does not answer or refuses; what it has taken is safe."""
 
 
 def did_you_mean(seen: str, valid: Iterable[str]) -> str:

@@ -125,7 +125,10 @@ class Experiment(Section):
     metrics: Metrics = Field(
         default_factory=Metrics, description="Where the metrics of a command come from."
     )
-    storage: fields.Storage | None = Field(default=None, description="Folder that holds the runs.")
+    storage: fields.Storage | None = Field(
+        default=None,
+        description="Folder that holds the runs, or an object store such as s3://bucket/runs.",
+    )
     mlflow: Annotated[
         Mlflow | Literal[False],
         BeforeValidator(sections.mlflow),

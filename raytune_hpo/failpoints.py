@@ -27,7 +27,9 @@ POINTS = (
     "checkpoint.draft",
     "checkpoint.saved",
 )
-"""All names."""
+"""All names, of a run in a folder."""
+STORE_POINTS = ("store.batch", "store.added", "store.checkpoint")
+"""More names, of a run in an object store."""
 _ERRORS = {"full": errno.ENOSPC, "broken": errno.EIO}
 _SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}
 
@@ -37,8 +39,9 @@ class _Armed:
 
     def __init__(self, text: str) -> None:
         self.name, nth, self.action = text.split(":", 2)
-        if self.name not in POINTS:
-            raise ValueError(f"{ENV}: there is no failpoint {self.name!r}; there are {POINTS}")
+        known = (*POINTS, *STORE_POINTS)
+        if self.name not in known:
+            raise ValueError(f"{ENV}: there is no failpoint {self.name!r}; there are {known}")
         self.left = int(nth)
 
     def act(self) -> None:

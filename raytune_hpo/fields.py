@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from raytune_hpo.errors import did_you_mean
+from raytune_hpo.storage import place
 
 Path = tuple[str | int, ...]
 
@@ -25,7 +26,6 @@ _SECONDS = (86400.0, 3600.0, 60.0, 1.0)
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]i?)?B?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NO_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
@@ -251,16 +251,16 @@ def variable(value: Any) -> str:
 
 
 def storage(value: Any) -> str:
-    """Return the path of a folder."""
+    """Return the path of a folder, or the URL of an object store."""
     found = text(value)
-    scheme = _NO_SCHEME.match(found)
-    if scheme and scheme[0].lower() == "file://":
-        raise wrong(f"must be a plain path; write {found[7:] or '.'}")
-    if scheme:
-        raise wrong(
-            f"{scheme[0]} is not supported yet: write the path of a folder that every node sees"
-        )
-    return found
+    if not place.is_url(found):
+        return found
+    problem = place.trouble(found)
+    if place.scheme_of(found) == place.MEMORY:
+        problem = "memory:// ends with the process; write a folder, or file:///data/runs"
+    if problem is not None:
+        raise wrong(problem)
+    return place.tidy(found)
 
 
 def strings(value: Any) -> tuple[str, ...]:

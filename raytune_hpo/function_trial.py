@@ -15,6 +15,7 @@ from typing import Any
 
 from raytune_hpo import checkpoints, reporting
 from raytune_hpo.attempt import Attempt, Event, Function
+from raytune_hpo.errors import StoreError
 from raytune_hpo.redirect import output_to
 from raytune_hpo.reporting import TrialStopped, plain
 from raytune_hpo.trial import Failure, FailureKind
@@ -39,18 +40,28 @@ class FunctionAttempt(Attempt):
         """Hand a report over; see ``reporting.Session``."""
         if self.stopping.is_set():
             raise TrialStopped
-        saved = None
-        if checkpoint is not None:
-            saved = checkpoints.save(checkpoint, self.folder, self.assignment.attempt)
+        saved = None if checkpoint is None else self._saved(checkpoint)
         place = None if saved is None else str(saved.relative_to(self.job.run_dir))
+        told_s = time.monotonic()
         self.tell(Event(metrics=metrics, checkpoint=place))
         self.acknowledged.acquire()
+        # A wait for the run's storage is not the trial's.
+        self.began_s += time.monotonic() - told_s
         if self.stopping.is_set():
             raise TrialStopped
         if self.witness is not None:
             self.witness.acknowledged(metrics)
         if saved is not None:
-            checkpoints.prune(self.folder, self.job.keep_checkpoints, saved)
+            self.prune(saved)
+
+    def _saved(self, checkpoint: Path) -> Path:
+        saved = checkpoints.save(checkpoint, self.folder, self.assignment.attempt)
+        try:
+            return self.keep(saved)
+        except StoreError as error:
+            # Not for the function to catch: it ends the run.
+            self.store_trouble = str(error)
+            raise TrialStopped from error
 
     def run(self) -> Event:
         """Call the function and return how it ended."""

@@ -47,7 +47,7 @@ class RunLock:
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE_NAME
-        self._me = _identity()
+        self._me = identity()
         # Not for what this process starts in its turn.
         if os.environ.pop(SUCCESSOR_ENV, None):
             self._fd = _replaced(self._path, self._me)
@@ -113,8 +113,8 @@ def holder(run_dir: Path) -> dict[str, Any] | None:
         locked = try_lock(fd, fcntl.LOCK_SH)
         if locked is False:
             return content
-        if _is_here(content):
-            return content if locked is None and _is_alive(content) else None
+        if is_here(content):
+            return content if locked is None and is_alive(content) else None
         fresh = time.time() - path.stat().st_mtime < LEASE_S
         return content if fresh else None
     finally:
@@ -173,8 +173,8 @@ def _is_held(path: Path, content: dict[str, Any], locked: bool) -> bool:
     """Return whether the holder that a lock file names still is at work; may wait to see."""
     if not content:
         return False
-    if _is_here(content):
-        return not locked and _is_alive(content)
+    if is_here(content):
+        return not locked and is_alive(content)
     who = f"process {content['pid']} on {content['host']}"
     print(f"{path.parent}: looking for {LEASE_S:g} s whether {who} still lives", file=sys.stderr)
     deadline = time.monotonic() + LEASE_S
@@ -189,7 +189,8 @@ def _is_held(path: Path, content: dict[str, Any], locked: bool) -> bool:
     return False
 
 
-def _identity() -> dict[str, Any]:
+def identity() -> dict[str, Any]:
+    """Return what tells this process, now, from all others."""
     return {
         "id": os.urandom(8).hex(),
         "host": socket.gethostname(),
@@ -216,11 +217,13 @@ def started(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def _is_here(content: dict[str, Any]) -> bool:
+def is_here(content: dict[str, Any]) -> bool:
+    """Return whether a process, by its ``identity``, is of this machine since its last boot."""
     return content.get("host") == socket.gethostname() and content.get("boot") == _boot()
 
 
-def _is_alive(content: dict[str, Any]) -> bool:
+def is_alive(content: dict[str, Any]) -> bool:
+    """Return whether a process of this machine, by its ``identity``, still is there."""
     seen = started(int(content["pid"]))
     return seen != 0 and seen == content["started"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,16 +11,18 @@ from pathlib import Path
 from raytune_hpo import journal
 from raytune_hpo.errors import Problem, RunError, RunExistsError, SpecError
 from raytune_hpo.experiment import Experiment
-from raytune_hpo.running import looks_secret
+from raytune_hpo.running import refuse_secrets
 from raytune_hpo.session import Limits, run_dir_of
 from raytune_hpo.slurm import follow as following
 from raytune_hpo.slurm import launcher, script, site
 from raytune_hpo.slurm.script import Place
 from raytune_hpo.slurm.state import SCRIPT_FILE, STATE_FILE
 from raytune_hpo.state import RunState
+from raytune_hpo.storage import place as storage_place
 
 ASK_S = 30.0
 """Slurm is asked about a run that is followed at most so often."""
+_NO_STORE = "jobs on Slurm need a folder that all nodes see: --storage /shared/runs"
 _POLL_S = 0.5
 _CHUNK = 64 * 1024
 
@@ -41,9 +42,12 @@ def place_of(file: Path, experiment: Experiment, overrides: Sequence[str]) -> Pl
         overrides: Values in place of those in the file, such as ``search.seed=3``.
 
     Raises:
-        SpecError: An override holds a secret, which would stand in the batch script.
+        SpecError: An override holds a secret, which would stand in the batch script, or the runs
+            are kept in an object store.
     """
-    _refuse_secrets(overrides)
+    refuse_secrets(overrides, "a batch script")
+    if storage_place.is_url(experiment.storage or ""):
+        raise SpecError([Problem("storage", _NO_STORE)])
     file = file.absolute()
     run_dir = run_dir_of(experiment, file.parent)
     arguments = ["run", str(file), "--resume", "--storage", str(run_dir.parent)]
@@ -78,6 +82,8 @@ def submit_again(run_dir: Path, limits: Limits, *, trusted: bool) -> Iterator[st
         RunError: It has not begun yet.
         InfrastructureError: Slurm does not take it.
     """
+    if storage_place.url_of(run_dir) is not None:
+        raise RunError(f"{storage_place.shown(run_dir)}: {_NO_STORE}")
     run_dir = run_dir.absolute()
     records = journal.read(run_dir) if journal.exists(run_dir) else []
     if not records and not (run_dir / "slurm" / SCRIPT_FILE).exists():
@@ -158,17 +164,3 @@ def _told(run_dir: Path, job: str) -> Iterator[str]:
     yield f"  look       raytune-hpo status {name}"
     yield f"  follow     raytune-hpo logs {name} --job -f"
     yield f"  stop       raytune-hpo stop {name}"
-
-
-def _refuse_secrets(overrides: Sequence[str]) -> None:
-    """Raise SpecError for an override that holds what should not stand in a file."""
-    problems = []
-    for text in overrides:
-        key = text.partition("=")[0].strip()
-        section, _, name = key.partition(".")
-        if section == "env" and looks_secret(name) and "from_env" not in text:
-            value = json.dumps({"from_env": name})
-            message = f"a secret must not stand in a batch script; write --set '{key}={value}'"
-            problems.append(Problem(key, message))
-    if problems:
-        raise SpecError(problems)

@@ -40,6 +40,8 @@ class Ports:
             start if there were room; returns how many trials may run at once.
         started: Called when all is set up, in the main loop's thread.
         sync: Returns when all that the engine recorded is safe; reports are acknowledged after it.
+        begin_sync: Begins to make safe what was recorded so far, and returns what tells whether it
+            is; None where ``sync`` takes no time that others could use.
     """
 
     environment: Callable[[int], dict[str, str]]
@@ -49,6 +51,7 @@ class Ports:
     room: Callable[[frozenset[str], bool], int]
     started: Callable[[], None]
     sync: Callable[[], None]
+    begin_sync: Callable[[], Callable[[], bool]] | None = None
 
 
 class Executor(Protocol):

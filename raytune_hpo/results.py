@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raytune_hpo import journal
+from raytune_hpo import journal, runs
 from raytune_hpo.errors import RunError
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.storage import place
 from raytune_hpo.view import text
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class RunResult:
 
     Args:
         state: All that is known of the run.
-        path: Its directory.
+        path: Its directory, or that of a copy of it.
 
     Attributes:
         state: All that is known of the run.
@@ -41,15 +42,15 @@ class RunResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunResult:
-        """Read the result of a run, finished or not, from its directory.
+        """Read the result of a run, finished or not, from its directory or its URL in a store.
 
         Raises:
             JournalError: There is no journal, or it is damaged.
         """
-        run_dir = Path(path)
+        run_dir = runs.find(str(path)) if place.is_url(path) else Path(path)
         records = journal.read(run_dir)
         if not records:
-            raise RunError(f"{run_dir}: the run was given up before it began")
+            raise RunError(f"{place.shown(run_dir)}: the run was given up before it began")
         return cls(RunState.replay(records, keep_reports=True), run_dir)
 
     @property
@@ -117,7 +118,7 @@ class RunResult:
 
     def __repr__(self) -> str:
         counts, best = text.counts_text(self.state), text.best_text(self.state)
-        return f"RunResult({self.state.name}: {counts}; {best}; {self.path})"
+        return f"RunResult({self.state.name}: {counts}; {best}; {place.shown(self.path)})"
 
     def _repr_html_(self) -> str:
         from raytune_hpo.view.notebook import result_html

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ HANG_SLACK_S = 8.0
 """A worker ends a trial that is past a limit itself; after this it is taken to hang."""
 POLL_S = 0.01
 """Time between two looks while nothing runs and nothing can start yet."""
+SAFE_WAIT_S = 0.1
+SAFE_POLL_S = 0.002
+"""So the driver waits, when it has nothing else to do, for a report to become safe."""
 LOOK_S = 2.0
 """Time between two looks at the machines."""
 KILL_SLACK_S = 5.0
@@ -82,6 +85,7 @@ class _Bridge:
         self.ports = ports
         self.live: dict[str, _Live] = {}
         self.error: RaytuneHpoError | None = None
+        self._unsafe: list[tuple[_Live, Callable[[], bool]]] = []
         self._looked_s: float | None = None
         self._announced: set[str] = set()
 
@@ -132,12 +136,33 @@ class _Bridge:
             event = _event(data)
             stuck = stuck or event.stuck
             self._pass_on(live.start, event)
-        if result["events"]:
-            # Tune's next call of the worker acknowledges what it has told.
+        goes_on = stuck or self.engine.is_current(live.start.trial, live.start.attempt)
+        # Tune's next call of the worker acknowledges what it has told.
+        if result["events"] and self.ports.begin_sync is None:
             self.ports.sync()
-        if stuck or self.engine.is_current(live.start.trial, live.start.attempt):
-            return str(TrialScheduler.CONTINUE)
-        return str(TrialScheduler.STOP)
+        elif result["events"] and goes_on and self.ports.begin_sync is not None:
+            self._unsafe.append((live, self.ports.begin_sync()))
+            return str(TrialScheduler.NOOP)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def acknowledge(self, call_worker: Callable[[Trial], None]) -> None:
+        """Have the workers called again whose reports are safe by now."""
+        if self._unsafe and len(self._unsafe) == len(self.live):
+            # No worker has anything to tell, and Tune would not wait.
+            _wait_for(self._unsafe[0][1], SAFE_WAIT_S)
+        waiting, self._unsafe = self._unsafe, []
+        now = time.monotonic()
+        for live, safe in waiting:
+            if live.tune_trial.trial_id not in self.live:
+                continue
+            # Its silence is of our making.
+            if live.began_s is not None:
+                live.began_s += now - live.heard_s
+            live.heard_s = now
+            if safe():
+                call_worker(live.tune_trial)
+            else:
+                self._unsafe.append((live, safe))
 
     def _pass_on(self, start: Start, event: Event) -> None:
         if event.metrics is None:
@@ -172,7 +197,10 @@ class _Bridge:
         elif request is not None:
             self.engine.stop(request.reason, request.message)
         self._look_at_machines()
-        self.ports.sync()
+        if self.ports.begin_sync is None:
+            self.ports.sync()
+        else:
+            self.ports.begin_sync()
         now = time.monotonic()
         for live in self.live.values():
             self._watch(live, now)
@@ -224,6 +252,13 @@ class _Bridge:
         if limit is not None and now - live.heard_s > limit + HANG_SLACK_S:
             return Failure(FailureKind.SILENT, f"its worker was not heard of for {limit:g} s")
         return None
+
+
+def _wait_for(is_so: Callable[[], bool], timeout_s: float) -> None:
+    """Return when something is so, or when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(SAFE_POLL_S)
 
 
 @contextlib.contextmanager
@@ -289,6 +324,9 @@ class _Schedule(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         with _noting(self._bridge):
+            # Past the wrapper, which warns of all but a few names.
+            controller = tune_controller._tune_controller
+            self._bridge.acknowledge(controller._schedule_trial_train)
             self._bridge.tick()
         return None
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from raytune_hpo import fields, section
+from raytune_hpo.errors import Problem, SpecError
 from raytune_hpo.fields import Finding, seen, wrong
 from raytune_hpo.section import Section
 
@@ -160,3 +162,25 @@ Env = Annotated[
         }
     ),
 ]
+
+
+def refuse_secrets(overrides: Sequence[str], where: str) -> None:
+    """Refuse overrides that hold what should not stand in a file.
+
+    Args:
+        overrides: Such as ``env.HF_TOKEN=abc``.
+        where: What they would stand in, such as a batch script.
+
+    Raises:
+        SpecError: Names them, and the way without the secret.
+    """
+    problems = []
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        part, _, name = key.partition(".")
+        if part == "env" and looks_secret(name) and "from_env" not in text:
+            value = json.dumps({"from_env": name})
+            message = f"a secret must not stand in {where}; write --set '{key}={value}'"
+            problems.append(Problem(key, message))
+    if problems:
+        raise SpecError(problems)

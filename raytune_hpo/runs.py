@@ -1,4 +1,4 @@
-"""Finding a run on disk, and reading what it wrote. Light: nothing heavy is imported."""
+"""Finding a run, on disk or in a store, and reading what it wrote. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from raytune_hpo import journal
+from raytune_hpo import journal, lock
 from raytune_hpo.errors import RunError, did_you_mean
+from raytune_hpo.storage import place
 
 RESULTS_DIR = Path("raytune-results")
 """Where runs are stored, relative to the working folder, when nothing else is said."""
 STOP_FILE = "stop"
+SUBMITTED_FILE = "submitted.json"
+SLURM, KUBERAY = "slurm", "kuberay"
+"""Folders, in that of a run, of the places that it was submitted to."""
 _CHUNK = 64 * 1024
 _POLL_S = 0.3
 
@@ -21,11 +26,18 @@ def find(run: str | None) -> Path:
     """Return the directory of a run.
 
     Args:
-        run: A run directory, or a name under ``raytune-results``; None means the newest there.
+        run: A run directory, a name under ``raytune-results``, or the URL of a run in a store,
+            whose journal is copied to a folder here; None means the newest under
+            ``raytune-results``.
 
     Raises:
         RunError: There is no such run; names the nearest.
+        StoreError: The store does not give it.
     """
+    if run is not None and place.is_url(run):
+        from raytune_hpo.storage import reading
+
+        return reading.pull(run)
     known = _known()
     if run is None:
         if not known:
@@ -43,8 +55,8 @@ def find(run: str | None) -> Path:
 
 
 def is_known(run: str) -> bool:
-    """Return whether ``run`` is a run directory or the name of one."""
-    return run in _known() or _is_run(Path(run))
+    """Return whether ``run`` is a run directory, the name of one, or a URL."""
+    return place.is_url(run) or run in _known() or _is_run(Path(run))
 
 
 def _known() -> dict[str, Path]:
@@ -55,15 +67,18 @@ def _known() -> dict[str, Path]:
 
 def _is_run(path: Path) -> bool:
     """Return whether a run has begun there, or is in a queue."""
-    return journal.exists(path) or _submitted(path).is_file()
+    return journal.exists(path) or bool(_submitted(path))
 
 
-def _submitted(path: Path) -> Path:
-    return path / "slurm" / "submitted.json"
+def _submitted(path: Path) -> list[Path]:
+    files = (path / folder / SUBMITTED_FILE for folder in (SLURM, KUBERAY))
+    return [file for file in files if file.is_file()]
 
 
 def _changed_t(path: Path) -> float:
-    return journal.changed_t(path) if journal.exists(path) else _submitted(path).stat().st_mtime
+    if journal.exists(path):
+        return journal.changed_t(path)
+    return max(file.stat().st_mtime for file in _submitted(path))
 
 
 def log_file(run_dir: Path, trial: int | None, *, stderr: bool = False) -> Path:
@@ -109,6 +124,39 @@ def chunks(path: Path, over: Callable[[], bool] | None = None) -> Iterator[bytes
             time.sleep(_POLL_S)
 
 
+def output(
+    run_dir: Path,
+    trial: int | None,
+    *,
+    stderr: bool = False,
+    over: Callable[[], bool] | None = None,
+) -> Iterator[bytes]:
+    """Yield what a trial wrote, or Ray when ``trial`` is None; see ``log_file`` and ``chunks``."""
+    url = place.url_of(run_dir)
+    if url is None:
+        return chunks(log_file(run_dir, trial, stderr=stderr), over)
+    from raytune_hpo.storage import reading
+
+    name = "driver.log" if trial is None else "stderr.log" if stderr else "stdout.log"
+    return chunks(*reading.output(url, trial, name, over))
+
+
+def holder(run_dir: Path) -> dict[str, Any] | None:
+    """Return host, pid and start time (unix s) of the driver that holds a run, or None."""
+    url = place.url_of(run_dir)
+    if url is None:
+        return lock.holder(run_dir)
+    from raytune_hpo.storage import reading
+
+    return reading.holder(url)
+
+
 def request_stop(run_dir: Path) -> None:
-    """Ask the driver of a run to stop safely; it looks for the file about once a second."""
+    """Ask the driver of a run to stop safely; it looks every second, or every five at a store."""
+    url = place.url_of(run_dir)
+    if url is not None:
+        from raytune_hpo.storage import reading
+
+        reading.request_stop(url)
+        return
     (run_dir / STOP_FILE).write_text(f"requested by process {os.getpid()} at {time.time():.0f}\n")

@@ -16,6 +16,7 @@ from raytune_hpo import checks, fields, section
 from raytune_hpo.errors import ExpressionError
 from raytune_hpo.expression import Expression
 from raytune_hpo.fields import Finding, seen, wrong
+from raytune_hpo.kuberay_target import KubeRayTarget
 from raytune_hpo.objective import At, Constraint, Goal, Objective
 from raytune_hpo.running import looks_secret
 from raytune_hpo.section import Section
@@ -352,6 +353,4 @@ class Targets(Section):
     """Options of the places where the experiment can run."""
 
     slurm: SlurmTarget | None = Field(default=None, description="Options of Slurm.")
-    kuberay: fields.Free | None = Field(
-        default=None, description="Options of the KubeRay launcher."
-    )
+    kuberay: KubeRayTarget | None = Field(default=None, description="Options of KubeRay.")

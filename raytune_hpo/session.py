@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytune_hpo import checkpoints, environment, failpoints, journal, lock, relocation, trust
-from raytune_hpo.attempt import Function, Job, trial_dir
+from raytune_hpo import environment, failpoints, journal
+from raytune_hpo.attempt import Function, Job
 from raytune_hpo.cluster import here
 from raytune_hpo.collect import MetricOptions
 from raytune_hpo.engine import Engine
 from raytune_hpo.errors import InfrastructureError, Problem, RunError, RunExistsError, SpecError
 from raytune_hpo.experiment import Experiment
-from raytune_hpo.journal import Journal, Record
+from raytune_hpo.journal import Record
 from raytune_hpo.leaving import Limit
 from raytune_hpo.on_ray import OnRay
 from raytune_hpo.plugins import auto_searcher, make_scheduler, make_searcher
@@ -30,6 +30,9 @@ from raytune_hpo.runs import RESULTS_DIR, STOP_FILE
 from raytune_hpo.signals import SOON, StopSignals
 from raytune_hpo.spec import redacted
 from raytune_hpo.state import VERSION, RunState
+from raytune_hpo.storage import homes, place
+from raytune_hpo.storage.homes import Home, Log
+from raytune_hpo.storage.journal import StoreJournal
 from raytune_hpo.suggestions import InBackground
 from raytune_hpo.tracking.process import TrackerProcess
 from raytune_hpo.watchdog import Watchdog
@@ -68,8 +71,16 @@ Listener = Callable[[Sequence[Record]], None]
 
 
 def run_dir_of(experiment: Experiment, folder: Path) -> Path:
-    """Return the run directory of an experiment whose file lies in ``folder``."""
-    return (folder / (experiment.storage or RESULTS_DIR) / experiment.name).absolute()
+    """Return the run directory, on this machine, of an experiment whose file lies in ``folder``."""
+    return home_of(experiment, folder).run_dir
+
+
+def home_of(experiment: Experiment, folder: Path) -> Home:
+    """Return where an experiment whose file lies in ``folder`` has its run."""
+    storage = experiment.storage or RESULTS_DIR
+    if place.is_url(storage):
+        return homes.InStore(place.join(str(storage), experiment.name), folder)
+    return homes.InFolder(folder / storage / experiment.name)
 
 
 @dataclass(frozen=True)
@@ -129,42 +140,43 @@ def run_experiment(
         InfrastructureError: Ray did not start, or no node can meet what a trial asks for.
     """
     folder = (folder or Path.cwd()).absolute()
-    run_dir = run_dir_of(experiment, folder)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if journal.exists(run_dir):
-        trust.check(run_dir)
-    with _locked(run_dir), _journal(run_dir) as log:
+    home, around = home_of(experiment, folder), surroundings or Surroundings()
+    if home.exists():
+        home.check_trust()
+    with home.held(around.on_note) as log:
         known = RunState.replay(log.records_at_open)
         if not known.sessions:
             log.start_over()
             records = [_write_header(log, experiment, folder, source)]
         elif not resume:
             raise RunExistsError(
-                f"{run_dir}: there is a run already. Go on with it: raytune-hpo resume "
-                f"{_shown(run_dir)}; or start another one: --name OTHER"
+                f"{place.shown(home.run_dir)}: there is a run already. Go on with it: raytune-hpo "
+                f"resume {_shown(home.run_dir)}; or start another one: --name OTHER"
             )
         else:
             _check_same(experiment, known.experiment)
             records = log.records_at_open
         limits = Limits(experiment.trials, experiment.parallel)
-        _Session(run_dir, log, records, experiment, limits, surroundings or Surroundings()).run()
-    return run_dir
+        _Session(home, log, records, experiment, limits, around).run()
+    return home.run_dir
 
 
 def resume_run(
-    run_dir: Path,
+    run_dir: Path | str,
     *,
     limits: Limits | None = None,
     function: Function | None = None,
+    folder: Path | None = None,
     trusted: bool = False,
     surroundings: Surroundings | None = None,
 ) -> Path:
     """Go on with a run on this machine to its end, and return its run directory.
 
     Args:
-        run_dir: Folder with a journal.
+        run_dir: Folder with a journal, or the URL of a run in a store.
         limits: What is to change.
         function: The trial function, for a run that was started with a function object.
+        folder: Where the experiment lies here, for a run in a store whose machine was another one.
         trusted: Go on even if others can write to the run directory: its journal says what is
             executed.
         surroundings: What the session has around it.
@@ -175,20 +187,20 @@ def resume_run(
         JournalError: The journal is damaged, or cannot be written.
         InfrastructureError: Ray did not start, or no node can meet what a trial asks for.
     """
-    run_dir = run_dir.absolute()
-    if not journal.exists(run_dir):
-        raise RunError(f"{run_dir}: there is no run here (no journal)")
+    home, around = homes.of(run_dir, folder), surroundings or Surroundings()
+    if not home.exists():
+        raise RunError(f"{home.url or home.run_dir}: there is no run here (no journal)")
     if not trusted:
-        trust.check(run_dir)
-    with _locked(run_dir), _journal(run_dir) as log:
+        home.check_trust()
+    with home.held(around.on_note) as log:
         if not log.records_at_open:
-            raise RunError(f"{run_dir}: the run was given up before it began")
+            raise RunError(f"{home.url or home.run_dir}: the run was given up before it began")
         experiment = RunState.replay(log.records_at_open).experiment
         if function is not None:
             experiment = experiment.with_function(function)
         records, limits = log.records_at_open, limits or Limits()
-        _Session(run_dir, log, records, experiment, limits, surroundings or Surroundings()).run()
-    return run_dir
+        _Session(home, log, records, experiment, limits, around).run()
+    return home.run_dir
 
 
 def _check_same(wanted: Experiment, known: Experiment) -> None:
@@ -207,30 +219,7 @@ def _check_same(wanted: Experiment, known: Experiment) -> None:
         raise SpecError(problems)
 
 
-@contextlib.contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    held = lock.RunLock(run_dir)
-    try:
-        yield
-    finally:
-        held.release()
-
-
-@contextlib.contextmanager
-def _journal(run_dir: Path) -> Iterator[Journal]:
-    """Open the journal of a run that this process holds."""
-    moved = relocation.settle(run_dir) if journal.exists(run_dir) else None
-    log = Journal(run_dir)
-    try:
-        for note in (moved, log.torn):
-            if note is not None:
-                print(note, file=sys.stderr)
-        yield log
-    finally:
-        log.close()
-
-
-def _write_header(log: Journal, experiment: Experiment, folder: Path, source: str | None) -> Record:
+def _write_header(log: Log, experiment: Experiment, folder: Path, source: str | None) -> Record:
     algorithm, reason = experiment.search.algorithm, "asked for"
     if algorithm == "auto":
         algorithm, reason = auto_searcher(
@@ -265,17 +254,22 @@ def _write_header(log: Journal, experiment: Experiment, folder: Path, source: st
 class _Session:
     """One start of a driver over a run directory that it holds the lock of."""
 
-    run_dir: Path
-    log: Journal
+    home: Home
+    log: Log
     records: list[Record]
     experiment: Experiment
     limits: Limits
     around: Surroundings
 
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run on this machine."""
+        return self.home.run_dir
+
     def run(self) -> None:
         """Run from the end of the journal until the engine says that it is over."""
         # What can be wrong with it comes out before Ray is started.
-        job = _job(self.run_dir, self.experiment, self.records[0])
+        job = _job(self.home, self.experiment, self.records[0])
         executor = self.around.executor or OnRay(here.connection(self.experiment))
         self.signals = StopSignals()
         self.signals.install()
@@ -334,14 +328,19 @@ class _Session:
         state = RunState.replay(self.records)
         self.records.append(self._begin(state, resources, fits))
         self.around.on_records(self.records)
+        store = self.log if isinstance(self.log, StoreJournal) else None
         ports = Ports(
             environment=self._tracking_environment,
-            ready=lambda trial: self.tracker is None or self.tracker.may_start(trial),
+            ready=lambda trial: (
+                (store is None or store.keeps_up)
+                and (self.tracker is None or self.tracker.may_start(trial))
+            ),
             nested=self.experiment.search_space.nested,
             stop_request=_Look(self, executor),
             room=self._room(executor, resources),
             started=self.signals.install,
             sync=self.log.sync,
+            begin_sync=None if store is None else store.begin_sync,
         )
         with contextlib.closing(self._engine(state, self.records, executor)) as engine:
             executor.execute(engine, job, resources, ports)
@@ -354,7 +353,7 @@ class _Session:
             session=len(state.sessions) + 1,
             host=socket.gethostname(),
             pid=os.getpid(),
-            run_dir=str(self.run_dir),
+            run_dir=self.home.url or str(self.run_dir),
             trials=self.limits.trials or state.budget or self.experiment.trials,
             parallel=min(wanted, fits),
             resources=resources,
@@ -401,13 +400,9 @@ class _Session:
             listener=lambda record: self.around.on_records([record]),
             time_limit_s=self.limits.time_limit_s,
             limit=_limit(executor),
-            has_checkpoint=lambda path: (self.run_dir / path).exists(),
-            copy_checkpoint=self._copy_checkpoint,
+            has_checkpoint=self.home.has_checkpoint,
+            copy_checkpoint=self.home.copy_checkpoint,
         )
-
-    def _copy_checkpoint(self, path: str, trial: int) -> str | None:
-        copied = checkpoints.copy(self.run_dir / path, trial_dir(self.run_dir, trial))
-        return None if copied is None else str(copied.relative_to(self.run_dir))
 
     def _tracking_environment(self, trial: int) -> dict[str, str]:
         return {} if self.tracker is None else self.tracker.environment(trial)
@@ -459,7 +454,7 @@ class _Look:
             self._session.around.on_note(text)
 
 
-def _job(run_dir: Path, experiment: Experiment, header: Record) -> Job:
+def _job(home: Home, experiment: Experiment, header: Record) -> Job:
     folder = Path(header["folder"])
     workdir: Path | None = folder / (experiment.workdir or "")
     if experiment.workdir == "trial":
@@ -473,7 +468,7 @@ def _job(run_dir: Path, experiment: Experiment, header: Record) -> Job:
     goals = experiment.objectives.goals
     single = goals[0].name if len(goals) == 1 and goals[0].expression.is_name else None
     return Job(
-        run_dir=run_dir,
+        run_dir=home.run_dir,
         run=run if isinstance(run, str) else tuple(run),
         function=experiment.function,
         single_metric=single,
@@ -490,7 +485,9 @@ def _job(run_dir: Path, experiment: Experiment, header: Record) -> Job:
             path=experiment.metrics.path,
             patterns=experiment.metrics.patterns,
         ),
-        chaos=run_dir / "chaos" if os.environ.get(journal.CHAOS_ENV) else None,
+        chaos=home.run_dir / "chaos" if os.environ.get(journal.CHAOS_ENV) else None,
+        url=home.url,
+        run_id=header["id"],
     )
 
 
@@ -567,6 +564,6 @@ def _start_tracker(run_dir: Path, experiment: Experiment) -> TrackerProcess | No
 
 
 def _shown(run_dir: Path) -> str:
-    """Return a run directory as a person would type it."""
+    """Return a run as a person would type it."""
     default = Path.cwd() / RESULTS_DIR
-    return run_dir.name if run_dir.parent == default else str(run_dir)
+    return run_dir.name if run_dir.parent == default else place.shown(run_dir)

@@ -8,16 +8,15 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from raytune_hpo import fields
+from raytune_hpo import fields, target_fields
 from raytune_hpo.fields import Finding, seen, wrong
-from raytune_hpo.section import Section
+from raytune_hpo.target_fields import Written
 
 DEFAULT_MARGIN_S = 120.0
 _TEMP_MOST = 20
 """A socket's path has at most 107 characters, of which Ray and the folder's name take the rest."""
 _WORD = re.compile(r"[A-Za-z0-9_.,:+*()|&!@%/\[\]=-]+")
 _SLURM_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _OWNED = {
     "account": "account",
@@ -84,20 +83,12 @@ def _word(value: Any) -> str:
     return text
 
 
-def _line(value: Any) -> str:
-    """Return one line of a shell script."""
-    text = fields.text(value)
-    if _CONTROL.search(text):
-        raise wrong("must be one line without control characters; write a list of lines")
-    return text
-
-
 def _lines(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value] if "\n" not in value.strip() else value.strip().split("\n")
     if not isinstance(value, (list, tuple)):
         raise wrong(f"must be a list of lines, not {seen(value)}")
-    return tuple(fields.each(value, _line))
+    return tuple(fields.each(value, target_fields.line))
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -125,7 +116,7 @@ def _time(value: Any) -> float:
 
 
 def _temp(value: Any) -> str:
-    text = _path(value)
+    text = target_fields.path(value)
     if not text.startswith("/"):
         raise wrong(f"must be the whole path of a folder that each node has, not {seen(value)}")
     if len(text) > _TEMP_MOST:
@@ -134,13 +125,6 @@ def _temp(value: Any) -> str:
             f"{len(text)}; write /tmp, or a symbolic link to the folder"
         )
     return text.rstrip("/") or "/"
-
-
-def _path(value: Any) -> str:
-    text = fields.text(value)
-    if _CONTROL.search(text):
-        raise wrong("must be a path without control characters")
-    return text
 
 
 def _options(value: Any) -> tuple[str, ...]:
@@ -152,7 +136,7 @@ def _options(value: Any) -> tuple[str, ...]:
 
 
 def _option(value: Any) -> str:
-    text = _line(value).strip()
+    text = target_fields.line(value).strip()
     if not text.startswith("-") or text.strip("-") == "":
         raise wrong(f"must be an option of sbatch such as --mail-type=END, not {seen(value)}")
     if text.startswith("--"):
@@ -190,24 +174,13 @@ _Time = Annotated[
     BeforeValidator(_time),
     WithJsonSchema({"type": ["number", "string"]}),
 ]
-_Path = Annotated[str, BeforeValidator(_path), WithJsonSchema({"type": "string"})]
+_Path = Annotated[str, BeforeValidator(target_fields.path), WithJsonSchema({"type": "string"})]
 _Temp = Annotated[
     str, BeforeValidator(_temp), WithJsonSchema({"type": "string", "maxLength": _TEMP_MOST})
 ]
 
 
-class _Written(Section):
-    """A section of which only what was written counts: something else fills in the rest."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what was written as JSON values, in the words of the file."""
-        names = [name for name in type(self).model_fields if name in self.model_fields_set]
-        told = super().to_json()
-        aliases = [type(self).model_fields[name].alias or name for name in names]
-        return {alias: told[alias] for alias in aliases if alias in told}
-
-
-class SlurmHead(_Written):
+class SlurmHead(Written):
     """Of an elastic run: what the job with the head gets; what is absent is as for workers."""
 
     hints: ClassVar = {"mem": "write memory"}
@@ -222,7 +195,7 @@ class SlurmHead(_Written):
     time_s: _Time | None = Field(default=None, alias="time", description="Its time limit.")
 
 
-class SlurmTarget(_Written):
+class SlurmTarget(Written):
     """Options of Slurm; a file for all your experiments can hold the same."""
 
     hints: ClassVar = {

@@ -22,7 +22,15 @@ BEGIN = "<!-- {}: begin (written by scripts/make_reference.py) -->\n"
 END = "<!-- {}: end -->\n"
 
 
-_INNER = {"SlurmTarget": "targets.slurm", "SlurmHead": "targets.slurm.head"}
+_INNER = {
+    "SlurmTarget": "targets.slurm",
+    "SlurmHead": "targets.slurm.head",
+    "KubeRayTarget": "targets.kuberay",
+    "KubeRayHead": "targets.kuberay.head",
+    "KubeRayLimit": "targets.kuberay.limit",
+    "KubeRayPvc": "targets.kuberay.pvc",
+    "KubeRayWorker": "targets.kuberay.worker",
+}
 
 
 def tables() -> str:

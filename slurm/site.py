@@ -6,10 +6,8 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from raytune_hpo import document, fields, section
-from raytune_hpo.errors import SpecError
+from raytune_hpo import site
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.targets import SlurmTarget
 
@@ -32,8 +30,7 @@ _STARTER = """\
 
 def path_of(environ: Mapping[str, str] = os.environ) -> Path:
     """Return where the file is, or would be."""
-    config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(config) / "raytune-hpo" / "slurm.yaml"
+    return site.path_of("slurm", environ)
 
 
 def target_of(experiment: Experiment, file: Path | None = None) -> SlurmTarget:
@@ -47,7 +44,7 @@ def target_of(experiment: Experiment, file: Path | None = None) -> SlurmTarget:
         SpecError: The file is wrong, with the places; or both together are.
     """
     file = path_of() if file is None else file
-    usual = _read(file)
+    usual = site.read(SlurmTarget, file)
     own = {} if experiment.targets.slurm is None else experiment.targets.slurm.to_json()
     # Two ways to say the same: the experiment's wins.
     for one, other in (("nodes", "workers"), ("workers", "nodes"), ("gres", "gpus")):
@@ -57,33 +54,8 @@ def target_of(experiment: Experiment, file: Path | None = None) -> SlurmTarget:
         usual.pop("gres", None)
     if "workers" not in own | usual:
         usual.pop("head", None)
-    made, findings = section.check(SlurmTarget, {**usual, **own})
-    if findings or made is None:
-        texts = "; ".join(f"{fields.dotted(f.path)}: {f.message}" for f in findings)
-        raise SpecError(f"targets.slurm together with {file}: {texts}")
-    target: SlurmTarget = made
+    target: SlurmTarget = site.together(SlurmTarget, {**usual, **own}, "targets.slurm", file)
     return target
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text("utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read: {error}") from error
-    read = document.read(text, str(file))
-    if read.root.value is None:
-        return {}
-    problems = list(read.problems)
-    data = read.root.data()
-    _, findings = section.check(SlurmTarget, data)
-    for finding in findings:
-        place = read.place(finding.path, key=finding.key, offset=finding.offset)
-        problems.append(read.problem(fields.dotted(finding.path), finding.message, place))
-    if problems:
-        raise SpecError(problems, str(file))
-    return dict(data)
 
 
 def write_starter(file: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raytune_hpo.redact import redact
+from raytune_hpo.storage import place
 
 READY_WAIT_S = 15.0
 TRIAL_WAIT_S = 2.0
@@ -191,7 +192,7 @@ class TrackerProcess:
             self._process.wait(_KILL_WAIT_S)
 
     def _warning(self) -> str | None:
-        later = f"later: raytune-hpo mlflow sync {self._run_dir}"
+        later = f"later: raytune-hpo mlflow sync {place.shown(self._run_dir)}"
         with self._lock:
             if not self._mlflow:
                 return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raytune_hpo import journal, lock
+from raytune_hpo import journal, runs
 from raytune_hpo.errors import InfrastructureError, RunError
 from raytune_hpo.journal import Follower
 from raytune_hpo.redirect import output_to
+from raytune_hpo.storage import place
 from raytune_hpo.tracking import memory, store
 from raytune_hpo.tracking.base import Unreachable
 from raytune_hpo.tracking.feed import PIECE_BYTES
@@ -54,11 +55,11 @@ def _sync(run_dir: Path, reader: Follower, uri: str | None, experiment: str | No
     try:
         while records := reader.poll():
             tracker.apply(records)
-        if lock.holder(run_dir) is None:
+        if runs.holder(run_dir) is None:
             tracker.end()
     except Unreachable as error:
         raise InfrastructureError(
-            f"{error}. Nothing is lost; go on with: raytune-hpo mlflow sync {run_dir}"
+            f"{error}. Nothing is lost; go on with: raytune-hpo mlflow sync {place.shown(run_dir)}"
         ) from error
     finally:
         tracker.close()

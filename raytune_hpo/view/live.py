@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from raytune_hpo import escape
 from raytune_hpo.journal import Record
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.storage import place
 from raytune_hpo.trial import TrialState
 from raytune_hpo.view import text
 
@@ -175,7 +176,7 @@ def header(state: RunState, run_dir: Path, tracking: str | None) -> list[str]:
         f"{state.name}: {text.budget_text(state)}{done}, seed {state.seed}{again}",
         f"  searcher   {text.searcher_text(state)}",
         f"  scheduler  {text.scheduler_text(state)}",
-        f"  run        {run_dir}",
+        f"  run        {place.shown(run_dir)}",
     ]
     return [*lines, f"  MLflow     {tracking}"] if tracking else lines
 

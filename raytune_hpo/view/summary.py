@@ -9,6 +9,7 @@ from typing import Any
 
 from raytune_hpo import escape
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.storage import place
 from raytune_hpo.trial import TrialState
 from raytune_hpo.view import text
 from raytune_hpo.view.importance import importances
@@ -222,7 +223,7 @@ def _waited(state: RunState, now_t: float) -> list[str]:
 
 
 def _places(state: RunState, run_dir: Path, tracking: str | None) -> list[str]:
-    lines = [f"  run        {run_dir}"]
+    lines = [f"  run        {place.shown(run_dir)}"]
     return [*lines, f"  MLflow     {tracking}"] if tracking else lines
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from raytune_hpo import escape
 from raytune_hpo.runs import RESULTS_DIR
 from raytune_hpo.state import RunState, TrialRecord
+from raytune_hpo.storage import place
 from raytune_hpo.tracking.settings import of_header
 from raytune_hpo.trial import TrialState
 
@@ -172,13 +173,13 @@ def budget_text(state: RunState) -> str:
 
 
 def reference(run_dir: Path) -> str:
-    """Return what to type for this run: its name when it lies in the default place, else its path.
+    """Return what to type for this run: its name in the default place, else its path or URL.
 
     The text is quoted for a shell where it has to be.
     """
     default = Path.cwd() / RESULTS_DIR
     inside = run_dir.resolve().parent == default.resolve()
-    return shlex.quote(run_dir.name if inside else str(run_dir))
+    return shlex.quote(run_dir.name if inside else place.shown(run_dir))
 
 
 def mlflow_text(state: RunState) -> str | None:

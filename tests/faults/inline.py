@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from raytune_hpo import failpoints, lock, spec
 from raytune_hpo.errors import RaytuneHpoError
 from raytune_hpo.session import Surroundings, run_experiment
+from raytune_hpo.storage import presence, segments
 from raytune_hpo.testing.threads import Threads
 
 NAME = "experiment"
@@ -36,7 +38,7 @@ mlflow: false
 """
 EXIT_REFUSED = 33
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+_CONTEXT.set_forkserver_preload([__name__, "s3fs"])
 
 
 def start(folder: Path, failpoint: str | None = None, **world: Any) -> BaseProcess:
@@ -80,19 +82,32 @@ def _drive(folder: Path, failpoint: str | None, world: dict[str, Any]) -> None:
         sys.exit(EXIT_REFUSED)
 
 
-def _pretend(*, host: str | None = None, locks: bool = True, lease_s: float | None = None) -> None:
+def _pretend(
+    *,
+    env: Mapping[str, str] | None = None,
+    host: str | None = None,
+    locks: bool = True,
+    lease_s: float | None = None,
+    roll: int | None = None,
+) -> None:
     """Put this process into another world.
 
     Args:
+        env: More variables of the environment.
         host: Name of its machine.
         locks: Whether the file system has locks.
         lease_s: How long a silent holder keeps a run.
+        roll: Batches of a session in a store.
     """
+    if roll is not None:
+        segments.ROLL = roll
+    os.environ.update(env or {})
     if host is not None:
         socket.gethostname = lambda: host
     if lease_s is not None:
         lock.LEASE_S = lease_s
         lock.BEAT_S = lease_s / 5
+        presence.LEASE_S, presence.BEAT_S = lease_s, lease_s / 5
     if not locks:
 
         def no_locks(fd: int, operation: int) -> None:

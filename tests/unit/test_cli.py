@@ -60,9 +60,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_command_line_is_installed() -> None:
     command = Path(sys.executable).with_name("raytune-hpo")
-    done = subprocess.run([command, "statsu"], capture_output=True, text=True, check=False)
+    done = subprocess.run([command, "reume"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "Did you mean 'status'?" in done.stderr
+    assert "Did you mean 'resume'?" in done.stderr
 
 
 def test_unknown_option_gets_the_nearest() -> None:
@@ -189,10 +189,33 @@ def test_dry_run_is_the_same_each_time(folder: Path) -> None:
     assert first.output.count("python train.py --lr") == 3
 
 
-@pytest.mark.parametrize("place", ["kuberay"])
-def test_other_places_are_not_there_yet(folder: Path, place: str) -> None:
-    result = invoke("run", str(experiment_file(folder)), "--on", place)
-    assert (result.exit_code, result.output) == (2, f"--on {place} is not supported yet\n")
+def test_what_kubernetes_needs_besides_is_asked_for_at_once(folder: Path) -> None:
+    result = invoke("run", str(experiment_file(folder)), "--on", "kuberay")
+    assert result.exit_code == 2
+    assert "targets.kuberay.image: has to be said" in result.output
+    assert "targets.kuberay.pvc: has to be said" in result.output
+
+
+def test_the_manifest_is_printed_and_nothing_is_sent(folder: Path) -> None:
+    words = ("image=example.com/x:1", "pvc={claim: runs}", "namespace=team-a")
+    settings = [word for text in words for word in ("--set", f"targets.kuberay.{text}")]
+    file = experiment_file(folder)
+    result = invoke("run", str(file), "--on", "kuberay", "--dry-run", *settings)
+    assert result.exit_code == 0, result.output
+    kinds = [one["kind"] for one in yaml.safe_load_all(result.output)]
+    assert kinds == ["ConfigMap", "RayJob"]
+    secret = invoke("run", str(file), "--on", "kuberay", "--set", "env.HF_TOKEN=abc", *settings)
+    assert secret.exit_code == 2
+    assert "a secret must not stand in a manifest" in secret.output
+
+
+def test_namespaces_of_teams_are_printed(tmp_path: Path) -> None:
+    file = tmp_path / "tenants.yaml"
+    file.write_text("tenants: {team-a: {cpus: 18, users: [alice]}}\n")
+    result = invoke("tenants", str(file))
+    assert result.exit_code == 0, result.output
+    kinds = {one["kind"] for one in yaml.safe_load_all(result.output)}
+    assert {"Namespace", "Role", "RoleBinding", "ResourceQuota", "NetworkPolicy"} <= kinds
 
 
 # Running, with the driver replaced

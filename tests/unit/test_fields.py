@@ -126,14 +126,46 @@ def test_every_text_has_a_legal_name(text: str) -> None:
     assert fields.name(legal) == legal
 
 
-@pytest.mark.parametrize("value", ["s3://bucket/x", "gs://b", "hdfs://x/y", "S3://b"])
-def test_remote_storage_is_not_supported_yet(value: str) -> None:
-    assert "not supported yet" in said(fields.storage, value)
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("/scratch/me/runs", "/scratch/me/runs"),
+        ("s3://bucket/x/", "s3://bucket/x"),
+        ("S3://b", "s3://b"),
+        ("gcs://b/x", "gs://b/x"),
+        ("abfss://files@account.dfs.core.windows.net/x", None),
+        ("file:///data/runs", None),
+    ],
+)
+def test_storage_is_a_path_or_the_url_of_a_store(value: str, kept: str | None) -> None:
+    assert fields.storage(value) == (kept or value)
 
 
-def test_storage_is_a_plain_path() -> None:
-    assert fields.storage("/scratch/me/runs") == "/scratch/me/runs"
-    assert said(fields.storage, "file:///tmp/x").endswith("write /tmp/x")
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("hdfs://x/y", "runs cannot be kept in hdfs://"),
+        ("s3n://b", "did you mean 's3"),
+        ("https://host/x", "valid: s3,"),
+        ("memory://b/x", "ends with the process"),
+        ("s3://", "needs the name of a bucket"),
+        ("s3:///x", "needs the name of a bucket"),
+        ("s3://b/x?version=1", "without ? and #"),
+        ("s3://b/../x", "must not have . or .."),
+        ("file://x", "whole path: file:///data/runs"),
+    ],
+)
+def test_storage_that_can_be_none_is_explained(value: str, words: str) -> None:
+    assert words in said(fields.storage, value)
+
+
+@pytest.mark.parametrize("url", ["s3://AKIA:hunter2@b/x", "s3://AKIA@b", "gs://t0ken:@b/x"])
+def test_a_key_in_the_storage_is_refused_and_not_repeated(url: str) -> None:
+    message = said(fields.storage, url)
+    assert "must not hold a key" in message
+    assert not {"AKIA", "hunter2", "t0ken"} & set(
+        message.replace("@", " ").replace(":", " ").split()
+    )
 
 
 def test_wrong_entries_of_a_list_are_all_reported() -> None:

@@ -15,6 +15,8 @@ from raytune_hpo import plugins
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("searchers", "schedulers", "cluster", "slurm")
+BELOW = ("cluster/kuberay",)
+"""Folders with modules within those."""
 
 
 def modules() -> dict[str, Path]:
@@ -26,6 +28,9 @@ def modules() -> dict[str, Path]:
         if folder.is_dir() and folder.name != "__pycache__":
             for path in folder.glob("*.py"):
                 found[f"raytune_hpo.{folder.name}.{path.stem}"] = path
+    for below in BELOW:
+        for path in (ROOT / below).glob("*.py"):
+            found[f"raytune_hpo.{below.replace('/', '.')}.{path.stem}"] = path
     return {name.removesuffix(".__init__"): path for name, path in found.items()}
 
 
@@ -62,13 +67,15 @@ def within(names: set[str], *allowed: str) -> bool:
 
 def test_the_package_list_is_what_is_on_disk() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    on_disk = {"raytune_hpo"} | {
-        f"raytune_hpo.{path.name}"
-        for path in (ROOT / "raytune_hpo").iterdir()
-        if (path / "__init__.py").exists()
-    }
+    on_disk = {"raytune_hpo"}
+    for folder in (ROOT / "raytune_hpo").iterdir():
+        inits = [folder / "__init__.py", *folder.glob("*/__init__.py")]
+        names = [init.parent.relative_to(ROOT).as_posix() for init in inits if init.exists()]
+        on_disk |= {name.replace("/", ".") for name in names}
     assert set(settings["packages"]) == on_disk
-    assert settings["package-dir"] == {f"raytune_hpo.{name}": name for name in FOLDERS}
+    assert settings["package-dir"] == {
+        f"raytune_hpo.{name.replace('/', '.')}": name for name in (*FOLDERS, *BELOW)
+    }
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -88,7 +95,7 @@ def test_only_the_runner_and_the_worker_know_tune() -> None:
 
 
 def test_ray_is_known_in_few_places() -> None:
-    places = {"cluster.local", "slurm.allocation", "slurm.elastic"}
+    places = {"cluster.local", "cluster.kuberay.connection", "slurm.allocation", "slurm.elastic"}
     allowed = {"runner", "worker", "nodes", "doctor", "chaos.plain_tune", *places}
     assert users_of("ray") <= {f"raytune_hpo.{name}" for name in allowed}
 
@@ -122,17 +129,20 @@ GATE = {"raytune_hpo.cluster.here": {"raytune_hpo.slurm", "raytune_hpo.slurm.all
 
 @pytest.mark.parametrize("folder", ["cluster", "slurm"])
 def test_launchers_know_errors_and_the_experiment_only(folder: str) -> None:
-    # The supervisor of a Slurm job reads how far the run is; others look whether a driver lives.
+    # The supervisor of a Slurm job reads how far the run is; others look whether a driver lives. A
+    # manifest must hold no secret.
     readers = {
         "raytune_hpo.slurm.job": ("exits", "journal", "lock"),
         "raytune_hpo.slurm.allocation": ("lock",),
         "raytune_hpo.slurm.node": ("lock",),
+        "raytune_hpo.cluster.kuberay.manifest": ("running",),
     }
     for module, path in MODULES.items():
         if module.startswith(f"raytune_hpo.{folder}"):
             own = {used for used in imports(path) if used.startswith("raytune_hpo")}
-            basics = ("errors", "experiment", "targets", "document", "fields", "section")
-            names = (*basics, "cluster", folder, *readers.get(module, ()))
+            basics = ("errors", "experiment", "document", "fields", "section", "site")
+            targets = ("targets", "kuberay_target", "kuberay_parts", "kuberay_fields")
+            names = (*basics, *targets, "cluster", folder, *readers.get(module, ()))
             known = own - {"raytune_hpo"} - GATE.get(module, set())
             assert within(known, *(f"raytune_hpo.{name}" for name in names)), f"{module}: {own}"
 

@@ -1,0 +1,1 @@
+"""Runs on Kubernetes: what KubeRay is to be told, as plain objects."""

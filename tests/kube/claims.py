@@ -1,0 +1,77 @@
+"""Which process has which of the clusters of tests on this host."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.slurm.machine import look_at
+
+BASE = Path("/var/lib/raytune-hpo-kube-lab")
+_NUMBERS = range(1, 8)  # 0 is the command line's
+
+
+def folder(number: int) -> Path:
+    """Return the folder of a cluster."""
+    return BASE / str(number)
+
+
+def claim(remove: Callable[[int], None]) -> int:
+    """Return the number of a free cluster, which is this process's until it ends or `release`.
+
+    Args:
+        remove: Called for a number before it is returned: its last owner may have been killed.
+
+    Raises:
+        RuntimeError: There are seven clusters already.
+    """
+    with _alone():
+        for number in _NUMBERS:
+            owner = _owner_file(number)
+            free = not _owned(owner) if owner.exists() else not folder(number).exists()
+            if free:
+                remove(number)
+                owner.write_text(json.dumps(_identity(os.getpid())))
+                return number
+    raise RuntimeError(f"every cluster in {BASE} is in use; `down` removes one")
+
+
+def release(number: int) -> None:
+    """Give a claimed number back."""
+    _owner_file(number).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others have clusters there
+        BASE.rmdir()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes from claiming a cluster at the same time."""
+    BASE.mkdir(parents=True, exist_ok=True)
+    place = os.open(BASE, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
+def _owned(path: Path) -> bool:
+    """Say whether the process of an owner file still runs."""
+    try:
+        pid, began = json.loads(path.read_text())
+    except ValueError:  # its process was killed while it wrote
+        return False
+    return _identity(pid) == [pid, began]
+
+
+def _owner_file(number: int) -> Path:
+    return BASE / f"{number}.owner"
+
+
+def _identity(pid: int) -> list[int] | None:
+    process = look_at(pid)
+    return None if process is None else [process.pid, process.began]
