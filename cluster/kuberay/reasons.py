@@ -412,6 +412,9 @@ def _submission_failed(seen: _Seen) -> tuple[str, str]:
     if seen.has_cluster and not _heads_that_stay(seen):
         # Its containers are told to end first, so the submitter's end is seen before the pod's.
         return "its head was lost", _RESUME
+    if not seen.has_cluster and "terminated with exit code" in seen.message:
+        # Nothing is left to tell the two from one another.
+        return f"its head was lost, or the driver failed: {_shown(seen.message)}", _LOOK
     return f"the driver failed, or could not be started on the head: {_shown(seen.message)}", _LOOK
 
 

@@ -124,7 +124,9 @@ def test_a_head_that_is_lost_and_the_next_try(api: Api) -> None:
     told, lines = watcher.wait()
     assert told[-1].state == "succeeded"
     assert (told[-1].attempt, told[-1].attempts) == (2, 2)
-    assert any("its head was lost; a new Ray cluster is made: retry 1 of 1" in t.text for t in told)
+    (lost,) = {one.text for one in told if one.state == "retrying"}
+    assert lost.startswith("its head was lost")
+    assert lost.endswith("a new Ray cluster is made: retry 1 of 1")
     text = b"".join(lines)
     first, second = text.split(b"--- try 2 of 2, pod ")
     for part in (first, second):

@@ -203,6 +203,13 @@ def test_reasons_of_failures(reason: str, message: str, words: str, step: str) -
     assert step in told.step
 
 
+def test_a_lost_head_of_which_nothing_is_left() -> None:
+    seen = recorded("head_lost_for_good")
+    assert stand(seen["job"], None).text.startswith(
+        "has failed after 2 tries: its head was lost, or the driver failed: Ray head pod container"
+    )
+
+
 def test_long_logs_in_a_message_are_left_out() -> None:
     message = ENDED.format(9) + "x" * 20_000
     assert len(failed("AppFailed", message).text) < 700
