@@ -110,7 +110,7 @@ def storage_of(experiment: Experiment, target: KubeRayTarget) -> str | None:
 def arguments(experiment: Experiment, target: KubeRayTarget, place: Place) -> list[str]:
     """Return the command that the driver is started with, word by word."""
     file = f"{target.folder}/{FILE}" if target.folder else Files("", "", {}, None, None).experiment
-    words = ["raytune-hpo", "run", file, "--resume"]
+    words = ["python", "-m", "raytune_hpo.cluster.kuberay.drive", "run", file, "--resume"]
     words += ["--name", experiment.name, "--storage", str(storage_of(experiment, target))]
     return words + [word for text in place.overrides for word in ("--set", text)]
 

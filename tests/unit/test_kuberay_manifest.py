@@ -104,7 +104,7 @@ print(json.dumps(sys.argv[1:]))
 
 def arrived(entrypoint: str, mode: str, folder: Path) -> list[str]:
     """Return the words that the driver gets, by way of the submitter's shell or without it."""
-    for name, text in (("ray", RAY), ("raytune-hpo", DRIVER)):
+    for name, text in (("ray", RAY), ("python", DRIVER)):
         file = folder / name
         file.write_text(text.format(python=sys.executable))
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
@@ -128,7 +128,7 @@ def test_hostile_words_arrive_as_they_are(mode: str, tmp_path: Path) -> None:
     entrypoint = list(yaml.safe_load_all(to_yaml(objects)))[1]["spec"]["entrypoint"]
     words = arrived(entrypoint, mode, tmp_path)
     assert words[words.index("--set") :] == ["--set", place.overrides[0], "--set", HOSTILE]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ray", "raytune-hpo"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["python", "ray"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -136,7 +136,8 @@ def test_usual_words_stay_readable(mode: str) -> None:
     told = job(settings={"submission_mode": mode})["entrypoint"]
     place = "/mnt/raytune-hpo"
     file = "/etc/raytune-hpo/experiment.yaml"
-    assert told == f"raytune-hpo run {file} --resume --name x --storage {place}"
+    driver = "python -m raytune_hpo.cluster.kuberay.drive"
+    assert told == f"{driver} run {file} --resume --name x --storage {place}"
 
 
 @settings(deadline=None, max_examples=50)
