@@ -49,9 +49,11 @@ class Home(Protocol):
 
     def exists(self) -> bool:
         """Return whether there is a run, be it one that never began."""
+        ...
 
     def is_taken(self) -> bool:
         """Return whether a new run cannot have this place."""
+        ...
 
     def check_trust(self) -> None:
         """Refuse a run that somebody else may have written."""
@@ -66,12 +68,15 @@ class Home(Protocol):
             RunLockedError: Another driver holds it.
             JournalError: The journal is damaged.
         """
+        ...
 
     def has_checkpoint(self, path: str) -> bool:
         """Return whether a checkpoint, by its path in the journal, still is there."""
+        ...
 
     def copy_checkpoint(self, path: str, trial: int) -> str | None:
         """Copy a checkpoint to another trial; return its path, or None if it was deleted."""
+        ...
 
 
 def of(run: str | os.PathLike[str], folder: Path | None = None) -> Home:

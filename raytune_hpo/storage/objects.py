@@ -41,6 +41,7 @@ class Backend(Protocol):
 
     def get(self, key: str) -> bytes:
         """Return an object."""
+        ...
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object, whether there is one or not."""
@@ -53,6 +54,7 @@ class Backend(Protocol):
 
     def list(self, folder: str) -> list[str]:
         """Return the keys of all objects below a folder."""
+        ...
 
     def upload(self, path: Path, key: str) -> None:
         """Write an object with the content of a file."""
