@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.kube import build, claims, daemons, settings
+from tests.claims import Claims
+from tests.kube import build, daemons, settings
 from tests.kube.api import ApiError, Json
 from tests.kube.client import Cluster
 from tests.kube.daemons import CONTROL_PLANE, OPERATOR, Daemons
@@ -22,6 +23,9 @@ __all__ = ["Cluster", "KubeLab", "claim", "missing", "remove"]
 
 _PROGRAMS = ("ip", "unshare", "nsenter", "mount")
 _UP_S = 90.0
+
+
+CLAIMS = Claims(Path("/var/lib/raytune-hpo-kube-lab"))
 
 
 class KubeLab(Cluster):
@@ -39,7 +43,7 @@ class KubeLab(Cluster):
     def __init__(
         self, nodes: int = 3, number: int = 0, size: Size | Mapping[str, Size] | None = None
     ) -> None:
-        self.layout = Layout(number, claims.folder(number))
+        self.layout = Layout(number, CLAIMS.folder(number))
         super().__init__(self.layout.kubeconfig)
         self.nodes = tuple(f"n{index}" for index in range(1, nodes + 1))
         sizes = size if isinstance(size, Mapping) else {"": size or Size()}
@@ -87,7 +91,7 @@ class KubeLab(Cluster):
         """End all its processes and remove all its files. Harmless when there is nothing."""
         self._daemons.kill(*self._daemons.names())
         remove(self.layout.number)
-        claims.release(self.layout.number)
+        CLAIMS.release(self.layout.number)
 
     def restore(self) -> None:
         """Make the cluster as new after a test: everything runs, nodes are as made, and no pods.
@@ -248,12 +252,12 @@ def claim() -> int:
     Raises:
         RuntimeError: There are seven clusters already.
     """
-    return claims.claim(remove)
+    return CLAIMS.claim(remove)
 
 
 def remove(number: int) -> None:
     """End all processes of a cluster and remove all its files, whoever made it."""
-    layout = Layout(number, claims.folder(number))
+    layout = Layout(number, CLAIMS.folder(number))
     left = Daemons(layout)
     left.kill(*left.names())
     if Path("/sys/class/net", layout.bridge).exists():

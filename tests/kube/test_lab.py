@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube import claims, objects
+from tests.kube import objects
 from tests.kube.api import Api, ApiError, Json, read_kubeconfig
 from tests.kube.client import Cluster
-from tests.kube.cluster import KubeLab, claim
+from tests.kube.cluster import CLAIMS, KubeLab, claim
 from tests.kube.layout import Size
 from tests.kube.test_pods import FOR_EVER, start
 from tests.slurm.machine import wait_until
@@ -258,5 +258,5 @@ def test_a_cluster_of_a_killed_process_is_removed_by_the_next(lab: KubeLab) -> N
     assert claim() == number
 
     check_all_is_gone(left)
-    claims.release(number)
-    wait_until(lambda: not claims.folder(number).exists(), "its folder stays")
+    CLAIMS.release(number)
+    wait_until(lambda: not CLAIMS.folder(number).exists(), "its folder stays")

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import json
 import math
 import os
 import shutil
@@ -25,14 +23,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.claims import Claims
 from tests.slurm import accounting, configuration
 from tests.slurm.configuration import Layout
-from tests.slurm.machine import Machine, Process, look_at, run, wait_until
+from tests.slurm.machine import Machine, Process, run, wait_until
 
 BASE = Path("/var/lib/raytune-hpo-slurm-lab")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
-_NUMBERS = range(1, 8)  # 0 is the command line's
+_CLAIMS = Claims(BASE)
 _DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
 _UP_S = 60.0
 _RESTART_S = 2.0  # a node refuses a job whose credential is not younger than the last one's end
@@ -418,15 +417,7 @@ def claim() -> int:
     Raises:
         RuntimeError: There are seven labs already.
     """
-    with _alone():
-        for number in _NUMBERS:
-            owner, folder = _owner_file(number), BASE / str(number)
-            free = not _owned(owner) if owner.exists() else not folder.exists()
-            if free:
-                remove(number)
-                owner.write_text(json.dumps(_identity(os.getpid())))
-                return number
-    raise RuntimeError(f"every lab in {BASE} is in use; `down` removes one")
+    return _CLAIMS.claim(remove)
 
 
 def remove(number: int) -> None:
@@ -441,9 +432,7 @@ def remove(number: int) -> None:
 
 def release(number: int) -> None:
     """Give a claimed number back."""
-    _owner_file(number).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # others have labs there
-        BASE.rmdir()
+    _CLAIMS.release(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -502,36 +491,6 @@ def _shared_folders() -> list[Path]:
     needed = {Path(__file__).resolve().parents[2], Path(sys.prefix), Path(sys.base_prefix)}
     below = sorted(path for path in needed if Path("/tmp") in path.parents)
     return [path for path in below if not any(other in path.parents for other in below)]
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Keep other processes from claiming a lab at the same time."""
-    BASE.mkdir(parents=True, exist_ok=True)
-    folder = os.open(BASE, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _owned(path: Path) -> bool:
-    """Say whether the process of an owner file still runs."""
-    try:
-        pid, began = json.loads(path.read_text())
-    except ValueError:  # its process was killed while it wrote
-        return False
-    return _identity(pid) == [pid, began]
-
-
-def _owner_file(number: int) -> Path:
-    return BASE / f"{number}.owner"
-
-
-def _identity(pid: int) -> list[int] | None:
-    process = look_at(pid)
-    return None if process is None else [process.pid, process.began]
 
 
 def _end(path: str | None) -> str:
