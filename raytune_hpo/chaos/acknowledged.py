@@ -13,7 +13,7 @@ from raytune_hpo.experiment import Experiment
 from raytune_hpo.journal import Record
 
 UNCHARGED_LOSSES = 3
-"""Attempts of a trial that may be lost by no fault of its own before losses are charged."""
+"""Attempts that a trial may lose by no fault of its own, since it saved, uncharged."""
 FINISHED = frozenset({"completed", "pruned", "failed", "stopped"})
 """States of trials that never run again."""
 RETRYABLE = frozenset(
@@ -108,6 +108,9 @@ class Acknowledged:
     def see(self, item: Observation) -> None:
         """Take in what was observed next."""
         if isinstance(item, seen.ReportMade):
+            if item.checkpoint is not None:
+                # Whether it was kept is not known yet; losses that count less finish no trial.
+                self._lost[item.trial] = 0
             if not is_number(item.metrics.get(self._metric, 0.0)):
                 self._bad.add(key_of(item))
         elif isinstance(item, seen.ReportAcknowledged):

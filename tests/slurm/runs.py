@@ -153,9 +153,12 @@ class Run:
         assert set(computed) == set(range(trials))
 
     def check_nothing_is_left(
-        self, timeout_s: float = 40.0, apart_from: Collection[str] = ()
+        self, timeout_s: float = 90.0, apart_from: Collection[str] = ()
     ) -> None:
-        """Check that no node has a process or a file of the job, now or soon."""
+        """Check that no node has a process or a file of the job, now or soon.
+
+        Ray's agents try to tell a dead head for a minute that their node died, before they end.
+        """
         deadline = time.monotonic() + timeout_s
         while left := {
             node: found
