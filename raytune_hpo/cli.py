@@ -514,8 +514,8 @@ def _of_cluster(target: str | None, overrides: Sequence[str]) -> Iterable[Findin
     if target is None:
         raise _Failure("name the experiment: doctor FILE --on kuberay", exits.SPEC)
     file = Path(target)
-    objects = on_kuberay.objects_of(file, _load(file, overrides), overrides)
-    return on_kuberay.examined(objects)
+    experiment = _load(file, overrides)
+    return on_kuberay.examined(experiment, on_kuberay.objects_of(file, experiment, overrides))
 
 
 def _say_jobs(run_dir: Path, *, finished: bool) -> None:

@@ -113,7 +113,27 @@ def send(experiment: Experiment, objects: Objects, *, resume: bool) -> Iterator[
             f"{run_dir}: this run was submitted before. Go on with it: raytune-hpo resume "
             f"{run_dir.name}; or start another one: --name OTHER"
         )
+    yield from (_warning(finding) for finding in untracked(experiment))
     yield from _send(run_dir, objects, url_of(experiment))
+
+
+def untracked(experiment: Experiment) -> Iterator[Finding]:
+    """Yield a warning when MLflow would lose what it holds of a run with the head's pod."""
+    target = site.target_of(experiment)
+    section = experiment.mlflow
+    wanted = section is not False and not (section and section.uri)
+    # What a whole secret or config map brings is not known here.
+    if not wanted or "MLFLOW_TRACKING_URI" in {**target.env, **target.env_from_secret}:
+        return
+    if target.env_from:
+        return
+    yield Finding(
+        "mlflow",
+        "warn",
+        "no server is named, so its store lies in the head's pod and goes with it: name one with "
+        "`mlflow: {uri: ...}` or targets.kuberay.env: {MLFLOW_TRACKING_URI: ...}, or write "
+        "`mlflow: false`",
+    )
 
 
 def _send(run_dir: Path, objects: Objects, url: str | None) -> Iterator[str]:
@@ -134,8 +154,9 @@ def _send(run_dir: Path, objects: Objects, url: str | None) -> Iterator[str]:
     yield f"  stop       raytune-hpo stop {name}"
 
 
-def examined(objects: Objects) -> Iterator[Finding]:
-    """Yield what there is to say of a cluster before anything is submitted to it."""
+def examined(experiment: Experiment, objects: Objects) -> Iterator[Finding]:
+    """Yield what there is to say before anything of a run is submitted to a cluster."""
+    yield from untracked(experiment)
     for found in preflight.examine(_api(objects), objects):
         yield Finding(found.subject, found.verdict, found.text)
 
@@ -177,7 +198,11 @@ def _looked_at(api: Api, objects: Objects) -> Iterator[str]:
         raise InfrastructureError(
             "nothing was submitted, since it would not run:\n  " + "\n  ".join(wrong)
         )
-    yield from (f"warning: {one.subject}: {one.text}" for one in findings if one.verdict == "warn")
+    yield from (_warning(one) for one in findings if one.verdict == "warn")
+
+
+def _warning(found: Finding | preflight.Finding) -> str:
+    return f"warning: {found.subject}: {found.text}"
 
 
 def record(run_dir: Path) -> Submitted | None:

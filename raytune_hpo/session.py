@@ -34,14 +34,12 @@ from raytune_hpo.storage import homes, place
 from raytune_hpo.storage.homes import Home, Log
 from raytune_hpo.storage.journal import StoreJournal
 from raytune_hpo.suggestions import InBackground
-from raytune_hpo.tracking.process import TrackerProcess
+from raytune_hpo.tracking.process import END_WAIT_ENV, END_WAIT_S, TrackerProcess
 from raytune_hpo.watchdog import Watchdog
 
 DRIVER_LOG = "driver.log"
 RUNS_AHEAD = 32
 """MLflow runs made for trials to come at the least, so that short trials need not wait for them."""
-TRACKER_WAIT_S = 30.0
-"""MLflow gets so long to catch up at the end."""
 INTERRUPTED_TRACKER_S = 3.0
 """After a signal, MLflow gets so long to catch up; the rest comes with the next session."""
 
@@ -364,7 +362,9 @@ class _Session:
     @property
     def _tracker_wait_s(self) -> float:
         interrupted = self.signals.received is not None or self.watchdog.reason is not None
-        return INTERRUPTED_TRACKER_S if interrupted else TRACKER_WAIT_S
+        if interrupted:
+            return INTERRUPTED_TRACKER_S
+        return float(os.environ.get(END_WAIT_ENV) or END_WAIT_S)
 
     def _end_tracker(self) -> None:
         if self.tracker is not None:

@@ -39,6 +39,9 @@ _HARDENED = {
 _PORTS = {"dashboard-agent-grpc-port": "52366", "runtime-env-agent-port": "52367"}
 """Of its own choice Ray's daemon waits for its agents to tell theirs, for 15 s, and then ends."""
 
+MLFLOW_WAIT = ("RAYTUNE_HPO_MLFLOW_WAIT", "600")
+"""Variable that the driver reads, and seconds."""
+
 Object = dict[str, Any]
 
 
@@ -239,6 +242,8 @@ def _head_env(run: Run) -> list[Object]:
         _plain(inside.ROOM_ENV, inside.write_room(room)),
         # Ray would take it from the machines that are there at the start, which may be none.
         _plain("TUNE_MAX_PENDING_TRIALS_PG", str(at_once)),
+        # What a volume holds is not easily read when the pods are gone, to bring MLflow up to date.
+        _plain(*MLFLOW_WAIT),
         # Else it kills the driver 3 s after it has told it to end.
         _plain("RAY_JOB_STOP_WAIT_TIME_S", str(round(run.target.grace_s))),
     ]

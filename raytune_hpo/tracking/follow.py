@@ -61,7 +61,7 @@ def main(
         uri: Another MLflow store than the journal says.
         mlflow: Whether to track in MLflow.
         tensorboard: Whether to write TensorBoard files.
-        catch_up_s: How long to go on after the driver's end, at most.
+        catch_up_s: How long to go on after the end of a driver that says nothing, at most.
         hard_limit_s: How much longer a call that hangs may take before the process ends itself.
         request_timeout_s: How long a server may be silent before a request counts as failed.
     """
@@ -111,7 +111,7 @@ class Driver:
     A thread watches it, so that this process ends even when a call to the store hangs.
 
     Args:
-        catch_up_s: How long to go on after the driver's end, at most.
+        catch_up_s: How long to go on after the end of a driver that says nothing, at most.
         hard_limit_s: How much later the process ends in any case.
     """
 
@@ -159,7 +159,7 @@ class Driver:
             return os.getppid() != self._parent
         said = os.read(0, 4096)
         with contextlib.suppress(ValueError):
-            self._catch_up_s = min(self._catch_up_s, float(said) * _CATCH_UP_SHARE)
+            self._catch_up_s = float(said) * _CATCH_UP_SHARE
         return not said
 
 
@@ -174,18 +174,24 @@ class Follower:
     def __init__(self, feeds: list[Feed], driver: Driver) -> None:
         self._feeds = feeds
         self._driver = driver
-        self._told = False
+        self._failing_since_s: float | None = None
 
     def run(self) -> bool:
         """Go on until the driver is gone; return whether the stores have everything then."""
         while not self._driver.gone(0.0 if self._step() else _POLL_S):
             pass
         while not self._complete():
-            if self._driver.patience_over:
+            if self._driver.patience_over or self._given_up:
                 return False
             if not self._step(last=True) and not self._complete():
                 time.sleep(_POLL_S)
         return True
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether the store has not been reached for so long that there is no use in waiting."""
+        since_s = self._failing_since_s
+        return since_s is not None and time.monotonic() - since_s > CATCH_UP_S
 
     def _complete(self) -> bool:
         return all(feed.ended for feed in self._feeds)
@@ -198,6 +204,6 @@ class Follower:
     def _tell(self) -> None:
         """Tell the driver when the store becomes unreachable, and when it is back."""
         error = self._feeds[0].error if self._feeds else None
-        if (error is not None) != self._told:
-            self._told = error is not None
-            self._driver.say({"error": error} if self._told else {"recovered": True})
+        if (error is not None) != (self._failing_since_s is not None):
+            self._failing_since_s = None if error is None else time.monotonic()
+            self._driver.say({"recovered": True} if error is None else {"error": error})

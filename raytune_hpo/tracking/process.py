@@ -17,6 +17,9 @@ from typing import Any
 from raytune_hpo.redact import redact
 from raytune_hpo.storage import place
 
+END_WAIT_ENV = "RAYTUNE_HPO_MLFLOW_WAIT"
+"""Variable with how many seconds MLflow gets to catch up at a run's end."""
+END_WAIT_S = 30.0
 READY_WAIT_S = 15.0
 TRIAL_WAIT_S = 2.0
 WAITS_S = 3 * TRIAL_WAIT_S
@@ -172,7 +175,7 @@ class TrackerProcess:
                 return f"MLflow is not ready after {self._late_s:.0f} s, results are kept"
             return None
 
-    def close(self, timeout_s: float = 30.0) -> str | None:
+    def close(self, timeout_s: float = END_WAIT_S) -> str | None:
         """Let the process catch up, end it, and return a warning if not all got through."""
         with contextlib.suppress(BrokenPipeError):
             if self._process.stdin is not None and not self._process.stdin.closed:

@@ -14,6 +14,8 @@ import pytest
 
 from tests.kube.client import Cluster
 from tests.kube.cluster import KubeLab, claim, missing
+from tests.kube.layout import Size
+from tests.storage.s3 import Server
 
 _HERE = Path(__file__).parent
 _CONFIG = os.environ.get("KUBECONFIG")
@@ -36,7 +38,7 @@ def kube() -> Iterator[Cluster]:
     if _CONFIG:
         yield Cluster(Path(_CONFIG))
         return
-    with KubeLab(3, claim()) as made:
+    with KubeLab(3, claim(), Size(cpus=12, memory="64Gi")) as made:
         yield made
 
 
@@ -62,3 +64,13 @@ def restored(request: pytest.FixtureRequest) -> Iterator[None]:
 def space(kube: Cluster) -> str:
     """Return a new namespace for one test."""
     return kube.namespace()
+
+
+@pytest.fixture
+def store(lab: KubeLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Return an S3 server that pods and this host reach at the same address."""
+    server = Server(lab.layout.host)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.stop()

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from raytune_hpo import journal
+from raytune_hpo.errors import RunError
+from raytune_hpo.storage import reading
 from raytune_hpo.trial import TrialState
 from tests.kube import objects
 from tests.kube.api import Json
@@ -30,11 +32,11 @@ parallel: {parallel}
 resources: {{cpu: 1}}
 search: {{algorithm: random, seed: 1}}
 mlflow: false
+{storage}
 targets:
   kuberay:
     namespace: {space}
     image: {image}
-    pvc: {{claim: runs, path: {mount}}}
     code: [trial.py]
     head: {{cpus: 0.5, memory: 1Gi}}
     worker: {{memory: 1Gi}}
@@ -44,11 +46,14 @@ targets:
 {more}"""
 TRIAL = f"""
 import os
+import tempfile
 import time
 from pathlib import Path
 import raytune_hpo as rh
 
 KEPT = Path("{MOUNT}")
+if not KEPT.exists():
+    KEPT = Path(tempfile.mkdtemp())
 
 def train(config):
     before = rh.get_checkpoint()
@@ -74,6 +79,9 @@ class Run:
         trials: How many.
         parallel: How many at once.
         more: Further settings of ``targets.kuberay``, as YAML.
+        storage: URL of an object store for runs; None: a volume.
+        trial: Text of the trial's module.
+        user: Who submits it.
     """
 
     def __init__(
@@ -85,21 +93,28 @@ class Run:
         trials: int = 12,
         parallel: int = 2,
         more: str = "",
+        storage: str | None = None,
+        trial: str = TRIAL,
+        user: str = "admin",
     ) -> None:
         self.lab, self.space, self.folder, self.trials = lab, space, folder, trials
+        self.url = None if storage is None else f"{storage}/fit"
+        self._config = lab.kubeconfig_of(user)
         folder.mkdir(exist_ok=True)
+        if storage is None:
+            more += f"\npvc: {{claim: runs, path: {MOUNT}}}"
         lines = "".join(f"    {line}\n" for line in more.splitlines())
         text = EXPERIMENT.format(
             trials=trials,
             parallel=parallel,
             space=space,
             image=objects.IMAGE,
-            mount=MOUNT,
+            storage="" if storage is None else f"storage: {storage}",
             more=lines,
         )
         (folder / "experiment.yaml").write_text(text)
-        (folder / "trial.py").write_text(TRIAL)
-        if lab.api.find("persistentvolumeclaims", "runs", space) is None:
+        (folder / "trial.py").write_text(trial)
+        if storage is None and lab.api.find("persistentvolumeclaims", "runs", space) is None:
             lab.api.create(objects.claim("runs"), space)
 
     def call(self, *words: str, check: bool = True) -> str:
@@ -107,7 +122,7 @@ class Run:
         done = subprocess.run(
             [sys.executable, "-m", "raytune_hpo", *words],
             cwd=self.folder,
-            env={**os.environ, "KUBECONFIG": str(self.lab.config)},
+            env={**os.environ, "KUBECONFIG": str(self._config)},
             capture_output=True,
             text=True,
             timeout=300,
@@ -145,8 +160,17 @@ class Run:
         there = [one for one in found if "deletionTimestamp" not in one["metadata"]]
         return [one["metadata"]["name"] for one in there]
 
+    def node_of(self, pod: str) -> str:
+        """Return the node that a pod runs on."""
+        return str(self.lab.api.get("pods", pod, self.space)["spec"]["nodeName"])
+
     def records(self) -> list[dict[str, Any]]:
         """Return the journal as it is now."""
+        if self.url is not None:
+            try:
+                return journal.read(reading.pull(self.url))
+            except RunError:
+                return []
         claim = self.lab.api.find("persistentvolumeclaims", "runs", self.space)
         if claim is None or not claim["spec"].get("volumeName"):
             return []

@@ -33,6 +33,9 @@ class _Quiet(WSGIRequestHandler):
 class Server:
     """The server, with its faults.
 
+    Args:
+        host: Address that it listens at.
+
     Attributes:
         url: Address of the server.
         requests: Method and path of each request.
@@ -44,7 +47,8 @@ class Server:
         flaky: Share of the writes whose request or answer is lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._app: App = DomainDispatcherApplication(create_backend_app)
         self._one_write = threading.Lock()
         self._chance = random.Random(5)
@@ -53,7 +57,7 @@ class Server:
         self._port = 0
         self._server: BaseWSGIServer | None = None
         self.start()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://{host}:{self._port}"
 
     def calm(self) -> None:
         """Make it fail no more."""
@@ -69,7 +73,7 @@ class Server:
         if self._server is not None:
             return
         self._server = make_server(
-            "127.0.0.1", self._port, self, threaded=True, request_handler=_Quiet
+            self._host, self._port, self, threaded=True, request_handler=_Quiet
         )
         self._server.daemon_threads = True  # type: ignore[attr-defined]
         self._port = self._server.port

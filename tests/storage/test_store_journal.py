@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -529,13 +530,20 @@ def test_a_store_that_refuses_to_be_written_is_told_at_once(
     assert time.monotonic() - began_s < 10
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt: a shell's background jobs begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_waiting_for_the_store_can_be_interrupted(s3: Server, bucket: str, folder: Path) -> None:
     """A second Ctrl-C is an exception in ``sync``; the end does not wait for the store then."""
     main = threading.get_ident()
 
     def interrupt() -> None:
-        import signal
-
         signal.pthread_kill(main, signal.SIGINT)
 
     def drive() -> None:

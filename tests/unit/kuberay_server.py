@@ -329,7 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
                 pod.sendall(frame[1:])
 
     def _give(self, pod: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # whoever listened may be gone
             while piece := pod.recv(60_000):
                 self._frame(b"\0" + piece)
             self._frame(b"", opcode=8)

@@ -35,6 +35,7 @@ from raytune_hpo.cluster.kuberay.manifest import Place, to_yaml
 from raytune_hpo.errors import SpecError
 from raytune_hpo.experiment import Experiment
 from raytune_hpo.kuberay_target import KubeRayTarget
+from raytune_hpo.tracking.process import END_WAIT_ENV
 
 FILE = """\
 name: {name}
@@ -281,6 +282,7 @@ def test_the_driver_is_told_which_machines_may_come() -> None:
     assert found.room.machine == {"CPU": 2.0, "GPU": 1.0, "memory": 2.0**30, "license": 1.0}
     assert told["TUNE_MAX_PENDING_TRIALS_PG"] == "12"
     assert inside.current({}) is None
+    assert told[END_WAIT_ENV] == "600"
 
 
 # Demand and limits
