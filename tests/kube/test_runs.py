@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -25,6 +27,7 @@ def test_an_experiment_runs_on_workers_that_come_and_go(run: Run) -> None:
     assert "RayJob fit was made" in said
     run.wait_for("end", 2)
     assert "RayJob fit" in run.call("status", "fit")
+    assert answer_without_token(run) == 401
     status = run.wait_for_end()
     assert not status.get("failed")
     run.check_each_trial_finished_once()
@@ -34,6 +37,16 @@ def test_an_experiment_runs_on_workers_that_come_and_go(run: Run) -> None:
     assert "was submitted before" in run.call(
         "run", "experiment.yaml", "--on", "kuberay", check=False
     )
+
+
+def answer_without_token(run: Run) -> int:
+    """Return how Ray's head answers a stranger."""
+    (head,) = run.pods("head")
+    address = run.lab.api.get("pods", head, run.space)["status"]["podIP"]
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"http://{address}:8265/api/jobs/", timeout=30)
+    with refused.value as answer:
+        return answer.code
 
 
 def test_a_deleted_head_has_the_job_retried_from_the_journal(run: Run) -> None:
