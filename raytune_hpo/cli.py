@@ -405,6 +405,18 @@ def stop(run: str | None) -> None:
 
 @cli.command()
 @_RUN
+def suspend(run: str | None) -> None:
+    """Take away the pods of a RUN on Kubernetes, until `resume`."""
+    from raytune_hpo import on_kuberay
+    from raytune_hpo.view.text import reference
+
+    run_dir = _find(run, where_submitted=True)
+    again = f"go on later with: raytune-hpo resume {reference(run_dir)}"
+    click.echo(f"{run_dir.name}: {on_kuberay.suspend(run_dir)}; {again}")
+
+
+@cli.command()
+@_RUN
 def dashboard(run: str | None) -> None:
     """Show the dashboard of the Ray that carries a RUN on Kubernetes, until Ctrl-C."""
     from raytune_hpo import on_kuberay

@@ -262,7 +262,16 @@ def stop(run_dir: Path) -> str:
         if runs.holder(folder) is not None:
             runs.request_stop(folder)
             return "its driver was asked to stop; it keeps all results"
-    api, job = _at(kept)
+    return suspend(run_dir)
+
+
+def suspend(run_dir: Path) -> str:
+    """Take the pods of a run away until it is resumed; return what was done, in a sentence.
+
+    Raises:
+        InfrastructureError: The cluster does not answer, or it may not be suspended.
+    """
+    api, job = _at(_kept(run_dir))
     if follow.observe(api, job).over:
         return "it is over, so there is nothing to stop"
     submit.suspend(api, job)

@@ -143,3 +143,20 @@ def test_without_rights_nothing_is_submitted(lab: KubeLab, space: str, tmp_path:
     assert "nothing was submitted" in said
     assert "you may not create rayjobs" in said
     assert lab.api.list("rayjobs", space) == []
+
+
+def test_without_its_token_no_worker_joins_and_what_runs_goes_on(
+    lab: KubeLab, space: str, tmp_path: Path
+) -> None:
+    """The operator makes another token, which the head that runs does not know."""
+    run = Run(lab, space, tmp_path / "experiment")
+    run.submit()
+    run.wait_for("end", 2)
+    (token,) = lab.api.list("secrets", space, labels="ray.io/cluster")
+
+    lab.api.delete("secrets", token["metadata"]["name"], space)
+    lab.kill_pod(run.pods("worker")[0], space)
+
+    status = run.wait_for_end()
+    assert not status.get("failed")
+    run.check_each_trial_finished_once()

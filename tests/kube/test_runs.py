@@ -33,10 +33,21 @@ def test_an_experiment_runs_on_workers_that_come_and_go(run: Run) -> None:
     run.check_each_trial_finished_once()
     assert "all 12 trials are done" in run.call("logs", "fit", "--job")
     assert all("worker" in host for _, _, host in run.epochs())
+    assert "loss" in read_in_a_pod(run)
     # It was submitted before, and goes on only when that is asked for.
     assert "was submitted before" in run.call(
         "run", "experiment.yaml", "--on", "kuberay", check=False
     )
+
+
+def read_in_a_pod(run: Run) -> str:
+    """Return what a pod with the volume says of the run."""
+    volume = {"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}
+    mount = {"name": "runs", "mountPath": "/runs"}
+    script = "raytune-hpo best /runs/fit"
+    run.lab.api.create(objects.pod("look", script, volumes=[volume], mounts=[mount]), run.space)
+    run.lab.wait_for_pod("look", run.space, "Succeeded", 120)
+    return run.lab.api.log("look", run.space)
 
 
 def answer_without_token(run: Run) -> int:
@@ -79,7 +90,7 @@ def test_a_run_is_suspended_and_goes_on(run: Run) -> None:
     run.submit()
     run.wait_for("end", 2)
 
-    assert "pods are taken away" in run.call("stop", "fit")
+    assert "pods are taken away" in run.call("suspend", "fit")
 
     run.check_all_gone()
     assert "suspended" in run.call("status", "fit")
