@@ -102,6 +102,6 @@ def test_an_outage_that_does_not_end_is_reported(run: MadeRun, port: int) -> Non
     process = TrackerProcess(run.path, ahead=1)
     try:
         until(process.line)
-        assert (process.close(1.0) or "").startswith("MLflow unreachable: 23 records kept; later:")
+        assert (process.close(8.0) or "").startswith("MLflow unreachable: 23 records kept; later:")
     finally:
         proxy.close()
