@@ -208,7 +208,8 @@ class Node:
         if self.spec.resources:
             arguments.append(f"--resources={json.dumps(self.spec.resources)}")
         if self.spec.head is None:
-            return [*arguments, "--head", f"--port={block.gcs}", "--include-dashboard=false"]
+            own = [f"--port={block.gcs}", f"--ray-client-server-port={block.client}"]
+            return [*arguments, "--head", *own, "--include-dashboard=false"]
         return [*arguments, f"--address={self.spec.head}"]
 
     def _environment(self) -> dict[str, str]:

@@ -194,6 +194,10 @@ def test_two_experiments_share_a_node(lab: Lab, run: Run) -> None:
     jobs = [each.submit(*node) for each in (run, other)]
 
     for each, job in zip((run, other), jobs, strict=True):
+        each.wait_for("begin", 1, job)
+    servers = [p.words for p in lab.processes(lab.nodes[0]) if "ray.util.client.server" in p.words]
+    assert len({word for words in servers for word in words if "--port" in word}) == 2
+    for each, job in zip((run, other), jobs, strict=True):
         each.wait_for_end(job)
         each.check_each_trial_finished_once()
         assert each.hosts() == {lab.nodes[0]}

@@ -69,6 +69,14 @@ def test_blocks_of_ports_are_apart_and_below_those_of_outgoing_connections() -> 
     assert ends[-1] <= 32768
 
 
+def test_each_daemon_has_a_port_of_its_own_before_those_of_the_workers() -> None:
+    block = ports.Block(ports.FIRST)
+    used = [block.gcs, block.client, *block.fixed().values()]
+    first = int(block.arguments()[-2].partition("=")[2])
+    assert len(set(used)) == len(used)
+    assert block.first <= min(used) <= max(used) < first
+
+
 def test_a_block_with_a_port_in_use_is_passed_over() -> None:
     free = ports.free_block(5, "127.0.0.1")
     with socket.create_server(("127.0.0.1", free.fixed()["node-manager-port"])):
