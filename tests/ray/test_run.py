@@ -158,10 +158,20 @@ def test_a_target_stops_what_still_runs() -> None:
     assert time.monotonic() - began < 60
 
 
+def stop_when_begun(run_dir: Path, trials: int) -> None:
+    """Ask a run to stop once so many trials have begun, or after two minutes."""
+    deadline = time.monotonic() + 120
+    begun = 0
+    while begun < trials and time.monotonic() < deadline:
+        time.sleep(0.1)
+        records = journal.read(run_dir) if journal.exists(run_dir) else []
+        begun = sum(record["type"] == "begin" for record in records)
+    (run_dir / "stop").write_text("")
+
+
 def test_a_stop_request_leaves_a_run_that_goes_on(folder: Path) -> None:
-    stop = folder / "raytune-results/again/stop"
-    timer = threading.Timer(8.0, lambda: stop.write_text(""))
-    timer.start()
+    run_dir = folder / "raytune-results/again"
+    threading.Thread(target=stop_when_begun, args=(run_dir, 2), daemon=True).start()
     result = tune(wait, name="again", trials=2)
     assert result.state.finish is not None
     assert result.state.finish.reason == "stopped"
