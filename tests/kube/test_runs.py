@@ -73,19 +73,6 @@ def test_a_deleted_head_has_the_job_retried_from_the_journal(run: Run) -> None:
     run.check_each_trial_finished_once()
 
 
-def test_a_killed_worker_is_replaced(run: Run) -> None:
-    run.submit()
-    run.wait_for("end", 2)
-    worker = run.pods("worker")[0]
-
-    run.lab.kill_pod(worker, run.space)
-
-    status = run.wait_for_end()
-    assert not status.get("failed")
-    run.check_each_trial_finished_once()
-    assert not [r for r in run.records() if r["type"] == "end" and r["charged"]]
-
-
 def test_a_run_is_suspended_and_goes_on(run: Run) -> None:
     run.submit()
     run.wait_for("end", 2)
