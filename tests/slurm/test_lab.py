@@ -120,7 +120,10 @@ def test_what_a_job_leaves_behind_is_seen_and_removed(lab: Lab) -> None:
     orphan = [*lab.machines[node].command(["setsid", "-f", "sleep", "1235"], Path("/"))]
     subprocess.run(orphan, check=True)
 
-    assert ("sleep", "1235") in [process.words for process in lab.processes(node)]
+    def seen() -> bool:
+        return ("sleep", "1235") in [process.words for process in lab.processes(node)]
+
+    wait_until(seen, "what is left is not seen")
     assert lab.files(node) == ["/dev/shm/left", "/tmp/left"]
     lab.restore()
     assert not lab.processes(node)
