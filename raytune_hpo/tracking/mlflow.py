@@ -101,6 +101,9 @@ class MlflowTracker:
         for record in self._backlog:
             self._translator.take(record, send=record["n"] >= registry.memory.applied)
         self._backlog.clear()
+        if self._translator.state.records < registry.memory.applied:
+            # Of an earlier time: the store has more, which this state knows nothing of.
+            return
         self._make_ahead(registry)
         self._flush(registry)
         registry.memory.applied = max(registry.memory.applied, self._translator.state.records)
@@ -291,7 +294,7 @@ class MlflowTracker:
         """Have a run for each trial that goes on, and for some that are to come."""
         state = self._translator.state
         if state.finish is not None:
-            self._delete_spares(registry)
+            # It may go on; spare runs are deleted at the end.
             return
         for key in map(str, state.unfinished):
             if key in registry.memory.runs:

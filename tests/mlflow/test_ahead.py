@@ -69,6 +69,7 @@ def test_those_never_used_are_deleted_at_the_end(run: MadeRun, view: View) -> No
     assert view.statuses().keys() == {"parent", "0", "1", "2", "3"}
     run.finish("target")
     live.step()
+    live.tracker.end()
     assert view.statuses() == {"parent": "FINISHED", "0": "FINISHED"}
 
 
@@ -92,6 +93,21 @@ def test_a_resume_tells_the_ids_of_unfinished_trials_only(run: MadeRun, view: Vi
     live = Live(run, 1)
     live.step()
     assert live.ids() == {n: view.run(n).info.run_id for n in (1, 2)}
+
+
+def test_reading_a_journal_again_piece_by_piece_changes_no_run(run: MadeRun, view: View) -> None:
+    run.header()
+    run.session()
+    for number in range(4):
+        run.whole_trial(number, 0.5)
+    run.track()
+    before = view.everything()
+    again = MlflowTracker(run.path, ahead=2)
+    for record in run.records():
+        again.apply([record])
+    again.close()
+    ahead = {"4", "5"}
+    assert {key: kept for key, kept in view.everything().items() if key not in ahead} == before
 
 
 def test_a_run_made_ahead_is_taken_up_by_the_next_process(run: MadeRun, view: View) -> None:

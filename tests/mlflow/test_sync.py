@@ -33,6 +33,27 @@ def test_sync_brings_everything_and_is_safe_to_repeat(run: MadeRun, view: View) 
     assert view.everything() == before
 
 
+def test_trials_of_later_sessions_stay(
+    run: MadeRun, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a session, where a piece of the journal may end, is not that of the run."""
+    run.header()
+    run.session()
+    run.whole_trial(0, 0.5)
+    run.finish("interrupted")
+    run.session(2)
+    run.whole_trial(1, 0.4)
+    run.finish()
+    sync(run.path)
+    before = view.everything()
+    monkeypatch.setattr("raytune_hpo.tracking.sync.PIECE_BYTES", 1)
+    assert sync(run.path).endswith("0 runs made")
+    assert view.everything() == before
+    (run.path / memory.FILE_NAME).unlink()
+    assert sync(run.path).endswith("0 runs made")
+    assert view.everything() == before
+
+
 def test_sync_into_another_store(run: MadeRun, view: View, tmp_path: Path) -> None:
     finished(run)
     shutil.copy(tmp_path / "mlflow.db", tmp_path / "second.db")
