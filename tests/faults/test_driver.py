@@ -154,7 +154,7 @@ def test_signals_stop_safely_and_resume_goes_on(
         output = finish(driver)
         assert driver.returncode == 130, output
         # Goal G12: out within 10 seconds; some more for a machine that does other work too.
-        assert time.monotonic() - began_s < 20
+        assert time.monotonic() - began_s < 12
         assert "raytune-hpo resume experiment" in output
         records = journal.read(run_dir)
         assert records[-1]["reason"] == "interrupted"

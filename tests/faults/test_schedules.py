@@ -33,7 +33,7 @@ from raytune_hpo.trial import Failure, FailureKind, TrialState
 
 pytestmark = pytest.mark.faults
 
-SCHEDULES = int(os.environ.get("RAYTUNE_HPO_SCHEDULES", "5000"))
+SCHEDULES = int(os.environ.get("RAYTUNE_HPO_SCHEDULES", "10000"))
 FIRST_SEED = int(os.environ.get("RAYTUNE_HPO_SCHEDULES_SEED", "0"))
 PROCESSES = 2
 MUTANT_SEEDS = 1000

@@ -35,10 +35,8 @@ from pathlib import Path
 import raytune_hpo as rh
 
 def train(config):
-    step = 0
     while not Path("{MOUNT}/go").exists():
         time.sleep(0.5)
-        step += 1
         rh.report(loss=config["x"])
     rh.report(loss=config["x"])
 """

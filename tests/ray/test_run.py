@@ -149,11 +149,13 @@ def test_a_worker_that_stands_still_is_ended_and_the_others_go_on() -> None:
 
 
 def test_a_target_stops_what_still_runs() -> None:
+    began = time.monotonic()
     result = tune(wait, metric=None, objective={"metric": "loss", "target": 0.1})
     assert result.state.finish is not None
     assert result.state.finish.reason == "target"
     assert result.state.trials[0].state is TrialState.COMPLETED
     assert {t.state for n, t in result.state.trials.items() if n} == {TrialState.STOPPED}
+    assert time.monotonic() - began < 60
 
 
 def stop_when_begun(run_dir: Path, trials: int) -> None:
