@@ -57,7 +57,10 @@ class Fsspec:
 
         options = _options(place.scheme_of(url))
         self._fs: Any
-        self._fs, root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
+        # One of our own: those that fsspec keeps are not made anew when the environment changes.
+        self._fs, root = fsspec.url_to_fs(
+            url, use_listings_cache=False, skip_instance_cache=True, **options
+        )
         self._root = root.rstrip("/")
         known = inspect.signature(type(self._fs)._cat_file).parameters
         # Else s3fs asks for the size first.

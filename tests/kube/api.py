@@ -165,11 +165,14 @@ class Api:
         path = f"{self._path(resource, namespace)}/{name}{part}"
         return self._json("PATCH", path, change, kind=MERGE)
 
-    def apply(self, thing: Mapping[str, Any], namespace: str | None = None) -> Json:
-        """Create an object or change it to this (server-side apply, by force)."""
+    def apply(
+        self, thing: Mapping[str, Any], namespace: str | None = None, *, dry_run: bool = False
+    ) -> Json:
+        """Create an object or change it to this (server-side apply, by force), or only ask."""
         namespace = thing["metadata"].get("namespace", namespace)
         path = self._path(resource_of(thing), namespace, thing["apiVersion"])
         query = {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict"}
+        query |= {"dryRun": "All"} if dry_run else {}
         full = f"{path}/{thing['metadata']['name']}"
         return self._json("PATCH", full, thing, kind=APPLY, query=query)
 

@@ -14,7 +14,7 @@ from tests.kube.api import Api, ApiError, Json, read_kubeconfig
 from tests.slurm.machine import wait_until
 
 OURS = "raytune-hpo-tests"
-"""Label of the namespaces that `restore` removes."""
+"""Label of what `restore` removes: namespaces and priority classes."""
 _EMPTY_S = 90.0
 
 
@@ -105,7 +105,9 @@ class Cluster:
         )
 
     def restore(self) -> None:
-        """Remove the namespaces of tests: when this returns, their pods are gone."""
+        """Remove what tests made for all to see: when this returns, their pods are gone."""
+        for made in self.api.list("priorityclasses", labels=f"{OURS}=true"):
+            self.api.delete("priorityclasses", made["metadata"]["name"])
         names = [
             space["metadata"]["name"]
             for space in self.api.list("namespaces", labels=f"{OURS}=true")

@@ -107,8 +107,7 @@ def test_two_teams_have_9_and_3_trials_at_once(lab: KubeLab, tmp_path: Path) -> 
     for name in teams:
         lab.namespace(name)
     for made in yaml.safe_load_all(tenants_of(lab, tmp_path)):
-        if made["kind"] == "Namespace":
-            made["metadata"]["labels"][OURS] = "true"
+        made["metadata"].setdefault("labels", {})[OURS] = "true"
         lab.api.apply(made, made["metadata"].get("namespace"))
     for name, (user, _) in teams.items():
         runs[name] = Run(

@@ -22,7 +22,7 @@ def test_the_server_takes_it(kube: Cluster, space: str, file: Path) -> None:
             continue
         if "namespace" in thing["metadata"]:
             thing["metadata"]["namespace"] = space
-        made = kube.api.create(thing, space, dry_run=True)
+        made = kube.api.apply(thing, space, dry_run=True)
         assert made["metadata"]["name"] == thing["metadata"]["name"]
         taken += 1
     assert taken

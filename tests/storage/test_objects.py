@@ -55,6 +55,20 @@ def test_files_go_up_and_down_and_are_copied(there: Objects, tmp_path: Path) -> 
     assert not there.download("y/none", target)
 
 
+def test_another_server_is_gone_to_when_the_environment_says_so(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.open_at(bucket).put("key", b"here")
+    other = Server()
+    for name, value in other.environment().items():
+        monkeypatch.setenv(name, value)
+
+    objects.open_at(bucket).list("")
+
+    other.stop()
+    assert [path for _, path in other.requests if bucket.removeprefix("s3://") in path]
+
+
 def test_only_the_first_creates(there: Objects) -> None:
     assert there.create("one", b"first")
     assert not there.create("one", b"second")
