@@ -54,7 +54,7 @@ DRAIN_SLACK_S = 10.0
 _POLL_S = 0.2
 _LOOK_S = 5.0
 _STARTED = "Ray runtime started"
-_RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+_RAY = [sys.executable, "-m", "raytune_hpo.slurm.ray_command"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from tests.kube.api import Json, kubeconfig
 from tests.kube.layout import CLOUD, PROVISIONER, STORAGE_CLASS, USERS, Layout, Size
 
 ROOT = Path(__file__).parents[2]
+_IMAGE = Path(__file__).with_name("image")
+"""Programs that the image brings."""
 
 
 def write(layout: Layout, nodes: Mapping[str, Size]) -> None:
@@ -105,8 +107,9 @@ def _capacity(size: Size) -> dict[str, str]:
 
 def _environment(host: str) -> dict[str, str]:
     """Return the environment that every container begins with: an image's, and a kubelet's."""
+    programs = f"{_IMAGE}:{Path(sys.executable).parent}"
     found = {
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": "/home/ray",
         "LANG": "C.UTF-8",
         # A real node limits the memory that Ray sees; here it sees all that the host has.
