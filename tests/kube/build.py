@@ -26,6 +26,8 @@ import yaml
 KUBERNETES = "v1.36.2"  # as in control_plane/go.mod
 OPERATOR = "github.com/ray-project/kuberay/ray-operator"
 OPERATOR_VERSION = os.environ.get("RAYTUNE_HPO_KUBERAY", "v1.6.2")
+KUEUE = "sigs.k8s.io/kueue"
+KUEUE_VERSION = "v0.17.0"
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 CACHE_VARIABLE = "RAYTUNE_HPO_KUBE_CACHE"
 _SOURCES = Path(__file__).with_name("control_plane")
@@ -34,7 +36,8 @@ _GO_TO_FETCH = "go1.26.0"
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 _OPTIONS = ("-trimpath", "-buildvcs=false")
 _LEAN = "-s -w"
-_UNUSED = ("raycronjobs",)
+_USED = ("rayclusters", "rayjobs", "rayservices")
+_QUEUES = ("clusterqueues", "localqueues", "resourceflavors")
 
 
 def folder() -> Path:
@@ -68,7 +71,14 @@ def build() -> Path:
             made.chmod(0o755)
             _build_control_plane(made / "bin")
             _build_operator(made / "bin")
-            (made / "crds.json").write_text(json.dumps(_definitions()))
+            operator, kueue = f"{OPERATOR}@{OPERATOR_VERSION}", f"{KUEUE}@{KUEUE_VERSION}"
+            for name, definitions in {
+                "crds.json": _definitions(operator, "config/crd/bases", _USED, "v1"),
+                "kueue.json": _definitions(
+                    kueue, "config/components/crd/bases", _QUEUES, "v1beta2"
+                ),
+            }.items():
+                (made / name).write_text(json.dumps(definitions))
             made.rename(folder())
     return folder()
 
@@ -88,20 +98,22 @@ def _build_operator(programs: Path) -> None:
     _go(words, {"GOBIN": str(programs)})
 
 
-def _definitions() -> list[dict[str, Any]]:
-    """Return the operator's custom resource definitions that are used.
+def _definitions(
+    module: str, bases: str, plurals: Sequence[str], version: str
+) -> list[dict[str, Any]]:
+    """Return those of a module's custom resource definitions that are used, in one version.
 
-    Each costs the API server a second, and so does each version. The cron jobs of Ray are switched
-    off, and nobody uses v1alpha1.
+    Each costs the API server a second, and so does each further version.
     """
-    words = ["mod", "download", "-json", f"{OPERATOR}@{OPERATOR_VERSION}"]
-    module = Path(json.loads(_go(words))["Dir"])
-    files = sorted((module / "config" / "crd" / "bases").glob("*.yaml"))
-    found = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in files]
+    words = ["mod", "download", "-json", module]
+    folder = Path(json.loads(_go(words))["Dir"]) / bases
+    found = [
+        yaml.load(path.read_text(), yaml.CSafeLoader) for path in sorted(folder.glob("*.yaml"))
+    ]
     for definition in found:
         versions = definition["spec"]["versions"]
-        definition["spec"]["versions"] = [one for one in versions if one["name"] == "v1"]
-    return [one for one in found if one["spec"]["names"]["plural"] not in _UNUSED]
+        definition["spec"]["versions"] = [one for one in versions if one["name"] == version]
+    return [one for one in found if one["spec"]["names"]["plural"] in plurals]
 
 
 def _go(words: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
@@ -138,7 +150,8 @@ def _cache() -> Path:
 def _name() -> str:
     """Return a name for the sources and versions."""
     parts = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
-    parts += [text.encode() for text in (KUBERNETES, OPERATOR, OPERATOR_VERSION, *_OPTIONS, _LEAN)]
+    versions = (KUBERNETES, OPERATOR, OPERATOR_VERSION, KUEUE, KUEUE_VERSION)
+    parts += [text.encode() for text in (*versions, *_OPTIONS, _LEAN)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -301,8 +301,3 @@ def _etcd() -> Path:
 def _ready(node: Json) -> str:
     conditions = node.get("status", {}).get("conditions") or []
     return next((str(one["status"]) for one in conditions if one["type"] == "Ready"), "")
-
-
-def _established(definition: Json) -> bool:
-    conditions = definition.get("status", {}).get("conditions") or []
-    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)

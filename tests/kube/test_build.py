@@ -36,12 +36,16 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     go.parent.mkdir()
     go.write_text(GO)
     go.chmod(0o755)
-    bases = tmp_path / "module" / "config" / "crd" / "bases"
-    bases.mkdir(parents=True)
-    for plural in ("rayjobs", "raycronjobs"):
-        versions = [{"name": "v1"}, {"name": "v1alpha1"}]
-        spec = {"names": {"plural": plural}, "versions": versions}
-        (bases / f"{plural}.yaml").write_text(yaml.safe_dump({"spec": spec}))
+    for place, plurals in {
+        "crd/bases": ("rayjobs", "raycronjobs"),
+        "components/crd/bases": ("localqueues", "topologies"),
+    }.items():
+        bases = tmp_path / "module" / "config" / place
+        bases.mkdir(parents=True)
+        for plural in plurals:
+            versions = [{"name": name} for name in ("v1", "v1alpha1", "v1beta2")]
+            spec = {"names": {"plural": plural}, "versions": versions}
+            (bases / f"{plural}.yaml").write_text(yaml.safe_dump({"spec": spec}))
     monkeypatch.setenv("PATH", f"{go.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("MODULE", str(tmp_path / "module"))
@@ -66,9 +70,13 @@ def test_the_programs_and_definitions_are_built_once(calls: Path) -> None:
         *build.PROGRAMS,
         "ray-operator",
     ]
-    definitions = json.loads((made / "crds.json").read_text())
-    assert [one["spec"]["names"]["plural"] for one in definitions] == ["rayjobs"]
-    assert definitions[0]["spec"]["versions"] == [{"name": "v1"}]
+    for name, plural, version in (
+        ("crds.json", "rayjobs", "v1"),
+        ("kueue.json", "localqueues", "v1beta2"),
+    ):
+        (definition,) = json.loads((made / name).read_text())
+        assert definition["spec"]["names"]["plural"] == plural
+        assert definition["spec"]["versions"] == [{"name": version}]
 
 
 def test_two_processes_build_once(calls: Path) -> None:

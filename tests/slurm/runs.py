@@ -36,7 +36,7 @@ def train(config):
     before = rh.get_checkpoint()
     first = 1 + (int((before / "epoch").read_text()) if before else 0)
     for epoch in range(first, {EPOCHS} + 1):
-        time.sleep(0.3)
+        time.sleep(float(Path("pace_s").read_text()))
         with open("epochs.txt", "a") as file:
             file.write(f"{{rh.trial_number()}} {{epoch}} {{socket.gethostname()}}\\n")
         own = Path(f"epoch-{{rh.trial_number()}}") / "epoch"
@@ -70,6 +70,13 @@ class Run:
             experiment += TARGET
         (folder / "experiment.yaml").write_text(experiment)
         (folder / "trial.py").write_text(TRIAL)
+        self.set_pace(0.3)
+
+    def set_pace(self, pace_s: float) -> None:
+        """Set how long an epoch takes from now on."""
+        draft = self.folder / "pace_s.new"
+        draft.write_text(str(pace_s))
+        draft.replace(self.folder / "pace_s")
 
     def call(self, *words: str) -> str:
         """Run raytune-hpo on the login node and return what it prints."""
