@@ -358,8 +358,11 @@ def _grid_values(parameter: Parameter, resolution: int | None) -> Iterator[Any]:
 
 
 def _grid_count(axis: Axis, resolution: int | None) -> int:
-    if resolution is None and axis.size is not None:
-        return axis.size
+    size = axis.size
+    if size is None:
+        return resolution or 1
+    if resolution is None or resolution >= size or not isinstance(axis, Int):
+        return size
     return sum(1 for _ in axis.points(resolution))
 
 

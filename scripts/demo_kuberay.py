@@ -18,8 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from raytune_hpo import journal  # noqa: E402
-from raytune_hpo.trial import TrialState  # noqa: E402
+from scripts import progress  # noqa: E402
 from tests.kube import objects  # noqa: E402
 from tests.kube.cluster import KubeLab, claim, missing  # noqa: E402
 from tests.slurm.machine import wait_until  # noqa: E402
@@ -63,12 +62,13 @@ def main() -> None:
         say("an MLflow server runs in the cluster")
         demo = Demo(lab, Path(temp) / "digits")
         print(demo.call("run", "experiment.yaml", "--on", "kuberay", "--detach", *wanted()))
-        demo.wait(lambda: demo.begun() >= BEGUN_BEFORE)
+        demo.wait(lambda: progress.begun(demo.run_dir) >= BEGUN_BEFORE)
         head, workers = demo.pods("head"), demo.pods("worker")
         lab.api.delete("pods", head[0], SPACE, grace_s=0)
+        begun, finished = progress.begun(demo.run_dir), len(progress.finished(demo.run_dir))
         say(
             f"deleted the head pod {head[0]}, which has {len(workers)} workers, when "
-            f"{demo.begun()} trials had begun and {len(demo.finished())} had finished"
+            f"{begun} trials had begun and {finished} had finished"
         )
         demo.wait(lambda: demo.status().get("failed") == 1)
         say("KubeRay noticed, and tries again: " + demo.call("status", NAME).splitlines()[0])
@@ -156,19 +156,6 @@ class Demo:
         found = self.lab.api.list("pods", SPACE, labels=f"ray.io/node-type={kind}")
         return [one["metadata"]["name"] for one in found]
 
-    def records(self) -> list[journal.Record]:
-        """Return the journal of the run as it is now."""
-        return journal.read(self.run_dir) if journal.exists(self.run_dir) else []
-
-    def begun(self) -> int:
-        """Return how many trials of the run have begun; many of them pause before they finish."""
-        return sum(record["type"] == "trial" for record in self.records())
-
-    def finished(self) -> Counter[int]:
-        """Return how often each trial of the run has finished."""
-        ends = (record for record in self.records() if record["type"] == "end")
-        return Counter(end["trial"] for end in ends if TrialState(end["state"]).finished)
-
     def wait(self, there: Any) -> None:
         """Wait until something is so, ten minutes at most."""
         try:
@@ -178,7 +165,8 @@ class Demo:
 
     def show(self) -> None:
         """Show what became of the trials, and check it."""
-        records, counts = self.records(), Counter(self.finished().values())
+        records = progress.records(self.run_dir)
+        counts = Counter(progress.finished(self.run_dir).values())
         hosts = {record["node"] for record in records if record["type"] == "begin"}
         sessions = sum(record["type"] == "session" for record in records)
         print(f"\nsessions       {sessions}; workers: {len(hosts)}")

@@ -10,15 +10,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from raytune_hpo import journal  # noqa: E402
-from raytune_hpo.trial import TrialState  # noqa: E402
+from scripts import progress  # noqa: E402
 from tests.slurm.lab import Lab, claim, missing  # noqa: E402
+from tests.slurm.machine import wait_until  # noqa: E402
 
 TRIALS = 250
 SETTINGS = ("nodes=3", "cpus=2", "memory=2Gi", "time=3m", "margin=40s")
@@ -42,13 +41,14 @@ def main() -> None:
         say(f"submitted as job {job}: {TRIALS} trials, three minutes of time, which is too little")
         run_dir = folder / "raytune-results" / "digits"
         lab.wait_for_restart(job, timeout_s=300)
-        before = begun(run_dir)
+        before = progress.begun(run_dir)
         say(f"the time was over when {before} trials had begun; the job was requeued and runs")
-        wait_until(lambda: begun(run_dir) >= min(before + 30, TRIALS), 300)
+        further = min(before + 30, TRIALS)
+        wait_until(lambda: progress.begun(run_dir) >= further, "it makes no progress", 300)
         head = lab.show(job)["BatchHost"]
         node = next(name for name in lab.nodes if name != head)
         lab.kill_node(node)
-        say(f"switched off node {node} when {begun(run_dir)} trials had begun")
+        say(f"switched off node {node} when {progress.begun(run_dir)} trials had begun")
         wait_for_end(lab, job)
         say(f"job {job} is {lab.state(job)}")
         show(lab, job, run_dir)
@@ -80,36 +80,12 @@ def wait_for_end(lab: Lab, job: str) -> None:
     sys.exit(f"job {job} does not end: {lab.show(job)}")
 
 
-def begun(run_dir: Path) -> int:
-    """Return how many trials of a run have begun; many of them pause before they finish."""
-    if not journal.exists(run_dir):
-        return 0
-    return sum(record["type"] == "trial" for record in journal.read(run_dir))
-
-
-def ends(run_dir: Path) -> Counter[int]:
-    """Return how often each trial of a run has finished."""
-    if not journal.exists(run_dir):
-        return Counter()
-    records = (r for r in journal.read(run_dir) if r["type"] == "end")
-    return Counter(r["trial"] for r in records if TrialState(r["state"]).finished)
-
-
-def wait_until(there: Callable[[], bool], timeout_s: float) -> None:
-    """Wait until something is so."""
-    deadline_s = time.monotonic() + timeout_s
-    while not there():
-        if time.monotonic() > deadline_s:
-            sys.exit("the run makes no progress")
-        time.sleep(0.5)
-
-
 def show(lab: Lab, job: str, run_dir: Path) -> None:
     """Show what became of the trials, and check it."""
-    records = journal.read(run_dir)
+    records = progress.records(run_dir)
     nodes = Counter(r["node"] for r in records if r["type"] == "begin")
     sessions = sum(r["type"] == "session" for r in records)
-    counts = Counter(ends(run_dir).values())
+    counts = Counter(progress.finished(run_dir).values())
     print(f"\nsessions       {sessions}, the job was restarted {lab.show(job)['Restarts']} times")
     print(
         f"attempts       {', '.join(f'{count} on {node}' for node, count in sorted(nodes.items()))}"

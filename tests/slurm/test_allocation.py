@@ -88,8 +88,8 @@ def test_a_killed_node_is_done_without(lab: Lab, run: Run) -> None:
     assert lab.show(job)["Restarts"] == "0"
 
 
-def test_a_killed_slurmd_takes_nothing_away(lab: Lab, folder: Path) -> None:
-    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 48"))
+def test_a_killed_slurmd_takes_nothing_away(lab: Lab, run: Run) -> None:
+    run.set_pace(1.5)  # so that the trials take longer than Slurm takes to miss the node
     job = run.submit()
     run.wait_for("end", 2, job)
     node = other_node(run, job)
@@ -98,15 +98,16 @@ def test_a_killed_slurmd_takes_nothing_away(lab: Lab, folder: Path) -> None:
 
     wait_until(lambda: "down" in lab.node_state(node), "Slurm does not miss the node", 90)
     assert lab.state(job) == "RUNNING"
+    run.set_pace(0.1)
     run.wait_for_end(job, timeout_s=300)
-    run.check_each_trial_finished_once(48)
+    run.check_each_trial_finished_once()
     assert lab.show(job)["Restarts"] == "0"
     lab.start_slurmd(node)
     run.check_nothing_is_left()
 
 
-def test_a_driver_that_slurm_has_lost_sight_of_does_no_harm(lab: Lab, folder: Path) -> None:
-    run = Run(lab, folder, EXPERIMENT.replace("trials: 12", "trials: 36"))
+def test_a_driver_that_slurm_has_lost_sight_of_does_no_harm(lab: Lab, run: Run) -> None:
+    run.set_pace(1.0)  # so that the trials take longer than Slurm takes to begin the job anew
     job = run.submit("--nodes=1")
     run.wait_for("end", 2, job)
     head = lab.show(job)["BatchHost"]
@@ -123,8 +124,9 @@ def test_a_driver_that_slurm_has_lost_sight_of_does_no_harm(lab: Lab, folder: Pa
         "the driver that was given up does not end",
         60,
     )
+    run.set_pace(0.1)
     run.wait_for_end(job, timeout_s=300)
-    run.check_each_trial_finished_once(36)
+    run.check_each_trial_finished_once()
     lab.start_slurmd(head)
     run.check_nothing_is_left()
 

@@ -683,6 +683,7 @@ def test_counting_needs_no_listing() -> None:
     space = SearchSpace({"o": Choice(("a", "b")), **free, **bound})
     assert space.cardinality == 1000**20 * (10**20 + 1)
     assert SearchSpace({"n": Int(0, 10**9), "y": Int(0, 1, when="n > 3")}).cardinality is not None
+    assert SearchSpace({"x": Float(0.0, 1e9, step=0.001)}).grid_size(3) == 10**12 + 1
 
 
 def test_spaces_with_many_parameters() -> None:
