@@ -106,6 +106,8 @@ class TestBohbOtherwise(SearcherContract):
 
 
 class TestBo(SearcherContract):
+    trials = 18
+
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         return BoSearcher(space, objective, seed)
 
@@ -113,7 +115,7 @@ class TestBo(SearcherContract):
 class TestBoOtherwise(SearcherContract):
     """The settings that the other class leaves at their defaults."""
 
-    trials = 24
+    trials = 15
 
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         acquisition: Acquisition = "thompson" if objective.multi else "hedge"
@@ -147,5 +149,7 @@ class TestEvolutionOtherwise(SearcherContract):
 
 
 class TestAuto(SearcherContract):
+    trials = 18
+
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         return AutoSearcher(space, objective, seed)
