@@ -95,7 +95,8 @@ def test_only_the_runner_and_the_worker_know_tune() -> None:
 
 
 def test_ray_is_known_in_few_places() -> None:
-    places = {"cluster.local", "cluster.kuberay.connection", "slurm.allocation", "slurm.elastic"}
+    places = {"cluster.local", "cluster.kuberay.connection"}
+    places |= {f"slurm.{name}" for name in ("allocation", "elastic", "ray_command")}
     allowed = {"runner", "worker", "nodes", "doctor", "chaos.plain_tune", *places}
     assert users_of("ray") <= {f"raytune_hpo.{name}" for name in allowed}
 
