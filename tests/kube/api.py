@@ -226,6 +226,7 @@ class Api:
 
 
 _WITHOUT_NAMESPACE = {
+    "clusterqueues",
     "clusterrolebindings",
     "clusterroles",
     "customresourcedefinitions",
@@ -233,6 +234,7 @@ _WITHOUT_NAMESPACE = {
     "nodes",
     "persistentvolumes",
     "priorityclasses",
+    "resourceflavors",
     "selfsubjectaccessreviews",
     "storageclasses",
 }
