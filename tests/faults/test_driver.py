@@ -138,9 +138,9 @@ def test_signals_stop_safely_and_resume_goes_on(
     driver_environment: dict[str, str],  # noqa: F811
 ) -> None:
     # Slow ones, so that none of the sessions comes to the end.
-    (run_folder / "trial.py").write_text(TRIAL.replace("sleep(0.25)", "sleep(1)"))
+    (run_folder / "trial.py").write_text(TRIAL.replace("sleep(0.25)", "sleep(3)"))
     run_dir = run_folder / "raytune-results/experiment"
-    words: tuple[str, ...] = ("run", "experiment.yaml", "--trials", "9")
+    words: tuple[str, ...] = ("run", "experiment.yaml", "--trials", "30")
     reports = 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         driver = start(run_folder, driver_environment, *words)
@@ -164,7 +164,7 @@ def test_signals_stop_safely_and_resume_goes_on(
     last = start(run_folder, driver_environment, *words)
     output = finish(last)
     assert last.returncode == 0, output
-    check_each_trial_finished_once(run_dir, 9)
+    check_each_trial_finished_once(run_dir, 30)
     again = start(run_folder, driver_environment, "run", "experiment.yaml")
     assert "raytune-hpo resume experiment" in finish(again)
     assert again.returncode == 2

@@ -102,6 +102,8 @@ def test_a_killed_slurmd_takes_nothing_away(lab: Lab, run: Run) -> None:
     run.wait_for_end(job, timeout_s=300)
     run.check_each_trial_finished_once()
     assert lab.show(job)["Restarts"] == "0"
+    # It ends by itself; a slurmd that comes back sooner kills it before it has removed its files.
+    wait_until(lambda: not lab.files(node), "Ray stays on a node without slurmd", 90)
     lab.start_slurmd(node)
     run.check_nothing_is_left()
 
