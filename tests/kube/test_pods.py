@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,12 +87,14 @@ def test_a_pod_has_a_name_an_address_and_files_of_its_own(lab: KubeLab, space: s
     touch /tmp/left /etc/left /dev/shm/left; cd; pwd; touch left
     python -c 'import raytune_hpo; print(raytune_hpo.__name__)'
     """
-    lines = run(lab, space, objects.pod("one", script)).splitlines()
+    with tempfile.NamedTemporaryFile(dir="/tmp") as mine:
+        lines = run(lab, space, objects.pod("one", script)).splitlines()
 
     pod = lab.api.get("pods", "one", space)
     assert lines[0] == "one"
     assert pod["status"]["podIP"] in lines[1]
-    assert lines[2:] == ["/home/ray", "raytune_hpo"]  # nothing is in /tmp
+    assert Path(mine.name).name not in lines
+    assert lines[-2:] == ["/home/ray", "raytune_hpo"]
     for path in ("/tmp/left", "/etc/left", "/dev/shm/left", "/home/ray/left"):
         assert not Path(path).exists()
 
