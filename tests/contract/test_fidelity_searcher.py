@@ -7,8 +7,6 @@ from raytune_hpo.testing.searchers import SearcherContract
 
 
 class TestMfbo(SearcherContract):
-    trials = 18
-
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         return MfboSearcher(space, objective, seed)
 
@@ -16,7 +14,7 @@ class TestMfbo(SearcherContract):
 class TestMfboOtherwise(SearcherContract):
     """The settings that the other class leaves at their defaults."""
 
-    trials = 15
+    trials = 24
 
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         acquisition: Acquisition = "thompson" if objective.multi else "hedge"

@@ -106,8 +106,6 @@ class TestBohbOtherwise(SearcherContract):
 
 
 class TestBo(SearcherContract):
-    trials = 18
-
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         return BoSearcher(space, objective, seed)
 
@@ -115,7 +113,7 @@ class TestBo(SearcherContract):
 class TestBoOtherwise(SearcherContract):
     """The settings that the other class leaves at their defaults."""
 
-    trials = 15
+    trials = 24
 
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         acquisition: Acquisition = "thompson" if objective.multi else "hedge"
@@ -149,7 +147,5 @@ class TestEvolutionOtherwise(SearcherContract):
 
 
 class TestAuto(SearcherContract):
-    trials = 18
-
     def make(self, space: SearchSpace, objective: Objective, seed: int) -> Searcher:
         return AutoSearcher(space, objective, seed)
