@@ -9,13 +9,11 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
-from raytune_hpo.cluster.kuberay.names import AUTOSCALER, SUBMITTER
+from raytune_hpo.cluster.kuberay.names import AUTOSCALER, SUBMITTER, WAITER
 from raytune_hpo.cluster.kuberay.quantities import Amounts, bare, parse_all
 
 Object = Mapping[str, Any]
 
-_WAITER = "wait-gcs-ready"
-"""Of workers: ends when the head is there."""
 # Source: KubeRay 1.7.0, controllers/ray/common/pod.go and job.go.
 _AUTOSCALER_ASKS = {"cpu": "500m", "memory": "512Mi"}
 _WAITER_ASKS = {"cpu": "200m", "memory": "256Mi"}
@@ -180,7 +178,7 @@ def _group(group: Object, scaled: bool) -> Group:
     fixed = int(group.get("replicas") or 0)
     least = int(group.get("minReplicas") or 0) if scaled else fixed
     most = int(group.get("maxReplicas") or 0) if scaled else fixed
-    waiter = _asking(_WAITER, _WAITER_ASKS, _WAITER_ASKS, first=True)
+    waiter = _asking(WAITER, _WAITER_ASKS, _WAITER_ASKS, first=True)
     pod = _pod(group["template"]["spec"], [waiter])
     return Group(str(group["groupName"]), pod, least * hosts, max(least, most) * hosts)
 

@@ -157,11 +157,15 @@ class _Seen:
         submitters = [pod for pod in self.pods if not _type(pod)]
         workers = [pod for pod in self.pods if _type(pod) == "worker"]
         found = troubles.of_cluster(self.cluster, self.events)
+        apart = None
+        if self.now is not None and _ready(self.heads, "head"):
+            apart = troubles.of_join(workers, self.now)
         return [
             *troubles.of_pods(self.heads, self.events, "head"),
             *([found] if found is not None else []),
             *troubles.of_pods(submitters, self.events, "submitter"),
             *troubles.of_pods(workers, self.events, "worker"),
+            *([apart] if apart is not None else []),
         ]
 
     def age_s(self, name: str = "creationTimestamp", of: Object | None = None) -> float | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ targets:
     code: [trial.py]
     head: {{cpus: 0.5, memory: 1Gi}}
     worker: {{memory: 1Gi}}
-    idle: 5s
+    idle: {idle}
     grace: 5s
     ttl: 60s
 {more}"""
@@ -78,6 +79,7 @@ class Run:
         folder: On this host, of the experiment file.
         trials: How many.
         parallel: How many at once.
+        idle: How long a worker without a trial stays.
         more: Further settings of ``targets.kuberay``, as YAML.
         storage: URL of an object store for runs; None: a volume.
         trial: Text of the trial's module.
@@ -92,6 +94,7 @@ class Run:
         *,
         trials: int = 12,
         parallel: int = 2,
+        idle: str = "5s",
         more: str = "",
         storage: str | None = None,
         trial: str = TRIAL,
@@ -107,6 +110,7 @@ class Run:
         text = EXPERIMENT.format(
             trials=trials,
             parallel=parallel,
+            idle=idle,
             space=space,
             image=objects.IMAGE,
             storage="" if storage is None else f"storage: {storage}",
@@ -182,10 +186,18 @@ class Run:
 
     def wait_for(self, type: str, count: int, timeout_s: float = 400.0) -> None:
         """Wait until the journal has so many records of a type."""
-        try:
-            wait_until(lambda: self.count(type) >= count, f"no {count} records: {type}", timeout_s)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.about()}") from None
+        self._wait(lambda: self.count(type) >= count, f"no {count} records: {type}", timeout_s)
+
+    def wait_for_workers(self, count: int, timeout_s: float = 400.0) -> None:
+        """Wait until so many workers are ready."""
+
+        def there() -> bool:
+            name = self.job().get("status", {}).get("rayClusterName")
+            found = self.lab.api.find("rayclusters", name, self.space) if name else None
+            status = found.get("status", {}) if found is not None else {}
+            return bool(status.get("readyWorkerReplicas", 0) >= count)
+
+        self._wait(there, f"there are no {count} workers", timeout_s)
 
     def wait_for_end(self, status: str = "SUCCEEDED", timeout_s: float = 400.0) -> Json:
         """Wait until the job has ended and return its status."""
@@ -197,13 +209,16 @@ class Run:
                 "ValidationFailed",
             )
 
-        try:
-            wait_until(over, "the RayJob does not end", timeout_s)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.about()}") from None
+        self._wait(over, "the RayJob does not end", timeout_s)
         found: Json = self.job()["status"]
         assert found.get("jobStatus") == status, self.about()
         return found
+
+    def _wait(self, holds: Callable[[], bool], what: str, timeout_s: float) -> None:
+        try:
+            wait_until(holds, what, timeout_s)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.about()}") from None
 
     def about(self) -> str:
         """Return what helps to see why it does not get on."""

@@ -156,13 +156,13 @@ def test_without_rights_nothing_is_submitted(lab: KubeLab, space: str, tmp_path:
 
 def test_a_lost_token_costs_a_retry(lab: KubeLab, space: str, tmp_path: Path) -> None:
     """The operator makes another one, which the head does not know, and cannot ask it any more."""
-    run = Run(lab, space, tmp_path / "experiment")
+    run = Run(lab, space, tmp_path / "experiment", trials=8, idle="60s")
     run.submit()
-    run.wait_for("end", 2)
+    run.wait_for_workers(2)
     (token,) = lab.api.list("secrets", space, labels="ray.io/cluster")
 
     lab.api.delete("secrets", token["metadata"]["name"], space)
     lab.kill_pod(run.pods("worker")[0], space)
 
-    run.wait_for_end()
+    assert run.wait_for_end()["failed"] == 1
     run.check_each_trial_finished_once()

@@ -303,3 +303,28 @@ def test_workers_are_counted_and_their_troubles_told_while_a_run_goes_on() -> No
     assert told.state == "running"
     assert told.text.startswith("runs, 3 of 4 workers are ready; each of 2 workers finds no node")
     assert (told.workers, told.wanted) == (3, 4)
+
+
+def test_workers_that_do_not_get_through_to_the_head() -> None:
+    seen = recorded("running")
+    (head,) = seen["pods"]
+    running = {"startedAt": "2026-11-26T17:58:30Z"}
+    state = {"name": "wait-gcs-ready", "state": {"running": running}}
+    worker = {
+        "metadata": {
+            "name": "fit-worker-x",
+            "namespace": "team-a",
+            "labels": {"ray.io/node-type": "worker"},
+        },
+        "status": {"phase": "Pending", "initContainerStatuses": [state]},
+    }
+    seen["pods"] = [head, worker]
+
+    told = stand(seen["job"], seen["cluster"], seen["pods"], seen["events"], NOW)
+
+    assert told.text.endswith("; a worker does not get through to the head")
+    assert "if the secret with Ray's token was made anew" in told.step
+    assert told.step.endswith("kubectl logs -n team-a fit-worker-x -c wait-gcs-ready")
+    running["startedAt"] = "2026-11-26T17:59:30Z"
+    told = stand(seen["job"], seen["cluster"], seen["pods"], seen["events"], NOW)
+    assert "get through" not in told.text
