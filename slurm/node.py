@@ -208,8 +208,9 @@ class Node:
         if self.spec.resources:
             arguments.append(f"--resources={json.dumps(self.spec.resources)}")
         if self.spec.head is None:
-            own = [f"--port={block.gcs}", f"--ray-client-server-port={block.client}"]
-            return [*arguments, "--head", *own, "--include-dashboard=false"]
+            # The monitor is the autoscaler's, and nothing grows here by itself.
+            own = [f"--port={block.gcs}", "--include-dashboard=false", "--no-monitor"]
+            return [*arguments, "--head", *own]
         return [*arguments, f"--address={self.spec.head}"]
 
     def _environment(self) -> dict[str, str]:

@@ -41,11 +41,6 @@ class Block:
         """Port of the head."""
         return self.first
 
-    @property
-    def client(self) -> int:
-        """Port of the head's server for remote clients, which nobody uses and Ray always starts."""
-        return self.first + 1 + len(_FIXED)
-
     def fixed(self) -> dict[str, int]:
         """Return the ports of Ray's daemons by the names of their options."""
         return {name: self.first + 1 + index for index, name in enumerate(_FIXED)}
@@ -76,9 +71,7 @@ def free_block(seed: int, address: str, cpus: int = 1) -> Block:
         place = (seed * 7 + step) % places
         parts = [Block(FIRST + (place + index) * SIZE) for index in range(length)]
         # Another Ray's daemons are at the beginning of the block that it has.
-        wanted = [
-            port for part in parts for port in (part.gcs, part.client, *part.fixed().values())
-        ]
+        wanted = [port for part in parts for port in (part.gcs, *part.fixed().values())]
         if all(_is_free(address, port) for port in wanted):
             return Block(parts[0].first, length * SIZE)
     size = length * SIZE

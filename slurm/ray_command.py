@@ -1,14 +1,15 @@
 """Ray's command line without the parts that ``ray start`` does not use, run as a program.
 
 Where Ray Serve can be imported, each command of Ray's imports it, and starting Ray on a node takes
-three times as long for it. Ray leaves out those parts of its command line that cannot be imported.
+three times as long for it. Ray leaves out those parts of its command line that cannot be imported,
+and without gRPC for Python its server for remote clients, which nobody would use.
 """
 
 from __future__ import annotations
 
 import sys
 
-_UNUSED = ("ray.serve", "ray.dashboard.modules.job.cli", "ray.util.state.state_cli")
+_UNUSED = ("ray.serve", "ray.dashboard.modules.job.cli", "ray.util.state.state_cli", "grpc")
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def test_blocks_of_ports_are_apart_and_below_those_of_outgoing_connections() -> 
 
 def test_each_daemon_has_a_port_of_its_own_before_those_of_the_workers() -> None:
     block = ports.Block(ports.FIRST)
-    used = [block.gcs, block.client, *block.fixed().values()]
+    used = [block.gcs, *block.fixed().values()]
     first = int(block.arguments()[-2].partition("=")[2])
     assert len(set(used)) == len(used)
     assert block.first <= min(used) <= max(used) < first
