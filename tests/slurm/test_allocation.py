@@ -199,8 +199,10 @@ def test_two_experiments_share_a_node(lab: Lab, run: Run) -> None:
 
     for each, job in zip((run, other), jobs, strict=True):
         each.wait_for("begin", 1, job)
-    servers = [p.words for p in lab.processes(lab.nodes[0]) if "ray.util.client.server" in p.words]
-    assert len({word for words in servers for word in words if "--port" in word}) == 2
+    words = [word for process in lab.processes(lab.nodes[0]) for word in process.words]
+    assert len({word for word in words if word.startswith("--gcs_server_port=")}) == 2
+    unused = ("ray.util.client.server", "monitor.py")
+    assert not [word for word in words if word.endswith(unused)]
     for each, job in zip((run, other), jobs, strict=True):
         each.wait_for_end(job)
         each.check_each_trial_finished_once()
