@@ -9,7 +9,15 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raytune_hpo.cluster.kuberay import troubles
-from raytune_hpo.cluster.kuberay.names import KUEUE, MODES, NODE_TYPE, OPERATOR, QUEUE, SUBMITTER
+from raytune_hpo.cluster.kuberay.names import (
+    KUEUE,
+    MODES,
+    NODE_TYPE,
+    OPERATOR,
+    QUEUE,
+    SUBMITTER,
+    WAITER,
+)
 from raytune_hpo.cluster.kuberay.troubles import Trouble
 
 Object = Mapping[str, Any]
@@ -34,6 +42,8 @@ _HEAD_LOST = "Ray head pod not found."
 _NO_JOB = "Submitter completed but Ray job not found in RayCluster."
 _OPERATOR_S = 30.0
 """The operator takes up a new RayJob within seconds; after so long it may not be there."""
+_JOINS_S = 60.0
+"""A worker gets through to a head that is ready within seconds."""
 _CHECK_TIMEOUT_S = 300
 """The operator gives a head that does not answer up after this. Source: KubeRay 1.7.0."""
 _SHOWN = 300
@@ -157,16 +167,26 @@ class _Seen:
         submitters = [pod for pod in self.pods if not _type(pod)]
         workers = [pod for pod in self.pods if _type(pod) == "worker"]
         found = troubles.of_cluster(self.cluster, self.events)
-        apart = None
-        if self.now is not None and _ready(self.heads, "head"):
-            apart = troubles.of_join(workers, self.now)
+        apart = self._apart(workers)
         return [
             *troubles.of_pods(self.heads, self.events, "head"),
             *([found] if found is not None else []),
             *troubles.of_pods(submitters, self.events, "submitter"),
             *troubles.of_pods(workers, self.events, "worker"),
-            *([apart] if apart is not None else []),
+            *([troubles.of_join(apart)] if apart is not None else []),
         ]
+
+    def _apart(self, workers: Sequence[Object]) -> Object | None:
+        """Return a worker that has waited long for a head that is ready."""
+        if not _ready(self.heads, "head"):
+            return None
+        for pod in workers:
+            for state in (pod.get("status") or {}).get("initContainerStatuses") or ():
+                running = (state.get("state") or {}).get("running") or {}
+                age_s = self.age_s("startedAt", running)
+                if state.get("name") == WAITER and age_s is not None and age_s > _JOINS_S:
+                    return pod
+        return None
 
     def age_s(self, name: str = "creationTimestamp", of: Object | None = None) -> float | None:
         """Return how long ago a time of the RayJob was, in seconds."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from raytune_hpo.cluster.kuberay import denials
@@ -56,10 +55,6 @@ _EXITS = {
     139: "it crashed (exit code 139)",
     143: "it was ended (exit code 143)",
 }
-
-
-_JOINS_S = 60.0
-"""A worker gets through to a head that is ready within seconds."""
 
 
 @dataclass(frozen=True)
@@ -336,25 +331,13 @@ def _no_claim(name: str) -> _Found:
     )
 
 
-def of_join(workers: Sequence[Object], now: datetime) -> Trouble | None:
-    """Return what may keep workers from a head that is ready.
-
-    Args:
-        workers: Their pods.
-        now: Time of the observation, with its zone.
-    """
-    for pod in workers:
-        for state in (pod.get("status") or {}).get("initContainerStatuses") or ():
-            began = ((state.get("state") or {}).get("running") or {}).get("startedAt")
-            if state.get("name") != WAITER or not began:
-                continue
-            if (now - datetime.fromisoformat(str(began))).total_seconds() > _JOINS_S:
-                step = (
-                    "if the secret with Ray's token was made anew, which the head does not know, "
-                    f"suspend the run and resume it; else {_look(pod, WAITER)}"
-                )
-                return Trouble("a worker", "does not get through to the head", step)
-    return None
+def of_join(pod: Object) -> Trouble:
+    """Return what may be wrong where a worker does not get through to a head that is ready."""
+    step = (
+        "if the secret with Ray's token was made anew, which the head does not know, "
+        f"suspend the run and resume it; else {_look(pod, WAITER)}"
+    )
+    return Trouble("a worker", "does not get through to the head", step)
 
 
 def of_cluster(cluster: Object, events: Sequence[Object]) -> Trouble | None:

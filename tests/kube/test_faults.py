@@ -156,7 +156,7 @@ def test_without_rights_nothing_is_submitted(lab: KubeLab, space: str, tmp_path:
 
 def test_a_lost_token_costs_a_retry(lab: KubeLab, space: str, tmp_path: Path) -> None:
     """The operator makes another one, which the head does not know, and cannot ask it any more."""
-    run = Run(lab, space, tmp_path / "experiment", trials=8, idle="60s")
+    run = Run(lab, space, tmp_path / "experiment", idle="60s")
     run.submit()
     run.wait_for_workers(2)
     (token,) = lab.api.list("secrets", space, labels="ray.io/cluster")
