@@ -16,20 +16,25 @@ from raytune_hpo import journal
 from raytune_hpo.cluster.local import LocalRay
 
 RUN_DIR = Path("raytune-results/lost")
+DOOMED = "THIS_MACHINE_WILL_BE_LOST"
+EPOCHS = 10
 
 
 def train(config: dict[str, Any]) -> None:
-    for epoch in range(10):
+    for epoch in range(EPOCHS):
         time.sleep(0.3)
         rh.report(loss=config["x"] + 1 / (epoch + 1))
+        if epoch == EPOCHS // 2 and DOOMED in os.environ:
+            # Workers outlive their machine's daemon by seconds, and no trial is to end there.
+            time.sleep(120)
 
 
-def start_node(address: str) -> subprocess.Popen[bytes]:
+def start_node(address: str, **env: str) -> subprocess.Popen[bytes]:
     ray = Path(sys.executable).with_name("ray")
     options = ["--num-cpus", "2", "--resources", '{"second": 2}', "--disable-usage-stats"]
     return subprocess.Popen(
         [str(ray), "start", "--address", address, "--block", *options],
-        env={**os.environ, "RAY_AUTH_MODE": "token"},
+        env={**os.environ, "RAY_AUTH_MODE": "token", **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -61,7 +66,7 @@ def main() -> None:
     import ray
 
     address = ray.get_runtime_context().gcs_address
-    node = start_node(address)
+    node = start_node(address, **{DOOMED: "1"})
     wait_for_node()
     threading.Thread(target=lose, args=(node, address), daemon=True).start()
     rh.run(
