@@ -79,9 +79,7 @@ def test_the_schedules_are_no_calm_ones(summary: Summary) -> None:
     assert summary.cut_short >= summary.schedules
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], database=None)
 @given(st.lists(st.integers(0, LARGEST_CHOICE), max_size=150))
 def test_any_choices_keep_the_promises(choices: list[int]) -> None:
     run, violations = examine(choices)

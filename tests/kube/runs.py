@@ -159,10 +159,10 @@ class Run:
         return found
 
     def pods(self, kind: str) -> list[str]:
-        """Return the names of the pods that are heads or workers and not ending."""
+        """Return the names of the heads or workers that have a node and are not ending."""
         found = self.lab.api.list("pods", self.space, labels=f"ray.io/node-type={kind}")
         there = [one for one in found if "deletionTimestamp" not in one["metadata"]]
-        return [one["metadata"]["name"] for one in there]
+        return [one["metadata"]["name"] for one in there if one["spec"].get("nodeName")]
 
     def node_of(self, pod: str) -> str:
         """Return the node that a pod runs on."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raytune_hpo.errors import ExpressionError
@@ -351,7 +351,6 @@ TEXTS = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(text=TEXTS, strings=st.booleans())
 @example(text="\ud800", strings=False)
 @example(text="a\0b", strings=True)
@@ -370,7 +369,6 @@ def test_parsing_raises_nothing_but_its_error(text: str, strings: bool) -> None:
     assert str(again) == str(expression)
 
 
-@settings(deadline=None)
 @given(text=TEXTS, strings=st.booleans(), data=st.data())
 def test_evaluating_raises_nothing_but_its_error(
     text: str, strings: bool, data: st.DataObject
@@ -425,7 +423,6 @@ FORMULAS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(formula=FORMULAS, a=NUMBERS, b=NUMBERS)
 def test_values_are_those_of_python(formula: Formula, a: float, b: float) -> None:
     text, function = formula

@@ -141,7 +141,7 @@ def test_usual_words_stay_readable(mode: str) -> None:
     assert told == f"{driver} run {file} --resume --name x --storage {place}"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_every_text_is_the_same_after_yaml_and_kubernetes(text: str) -> None:
     objects = rendered(settings={"env": {"A": text}})

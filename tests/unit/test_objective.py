@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raytune_hpo.errors import ExpressionError, RaytuneHpoError, SpecError
@@ -183,7 +183,6 @@ COMPARE = {
 }
 
 
-@settings(deadline=None)
 @given(a=FINITE, b=st.one_of(FINITE, st.none()), sign=st.sampled_from(sorted(COMPARE)))
 def test_violated_is_what_python_says(a: float, b: float | None, sign: str) -> None:
     other = a if b is None else b
@@ -268,7 +267,6 @@ def test_best_is_the_best_feasible() -> None:
 POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12)
 
 
-@settings(deadline=None)
 @given(points=POINTS)
 def test_best_of_several_goals_is_the_pareto_front(points: list[tuple[int, int]]) -> None:
     values = [(float(x), float(y)) for x, y in points]
@@ -281,7 +279,6 @@ def test_best_of_several_goals_is_the_pareto_front(points: list[tuple[int, int]]
     assert found == expected
 
 
-@settings(deadline=None)
 @given(points=POINTS)
 def test_the_front_can_be_found_step_by_step(points: list[tuple[int, int]]) -> None:
     everyone = [(number, (float(x), float(y)), ()) for number, (x, y) in enumerate(points)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raytune_hpo.errors import SpaceError
@@ -165,7 +165,6 @@ def inside(value: Any, parameter: Parameter) -> bool:
     return abs(steps - round(steps)) < 1e-6
 
 
-@settings(deadline=None)
 @given(space=spaces(), data=st.data())
 def test_what_is_decoded_is_legal(space: SearchSpace, data: st.DataObject) -> None:
     config = space.decode(places(data, space))
@@ -175,7 +174,6 @@ def test_what_is_decoded_is_legal(space: SearchSpace, data: st.DataObject) -> No
     assert json.loads(json.dumps(config)) == config
 
 
-@settings(deadline=None)
 @given(space=spaces(), data=st.data())
 def test_there_and_back(space: SearchSpace, data: st.DataObject) -> None:
     config = space.decode(places(data, space))
@@ -193,21 +191,18 @@ def test_there_and_back(space: SearchSpace, data: st.DataObject) -> None:
         assert again[name] == (pytest.approx(value, rel=1e-9, abs=1e-9) if rounded else value)
 
 
-@settings(deadline=None)
 @given(space=spaces(), data=st.data())
 def test_there_and_back_is_exact(space: SearchSpace, data: st.DataObject) -> None:
     config = space.decode(places(data, space))
     assert space.decode(space.encode(config)) == config
 
 
-@settings(deadline=None)
 @given(parameter=st.one_of(floats(), ints()), data=st.data())
 def test_larger_places_give_no_smaller_values(parameter: Float | Int, data: st.DataObject) -> None:
     a, b = sorted(data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
     assert one(parameter, a) <= one(parameter, b)
 
 
-@settings(deadline=None)
 @given(space=spaces(), seed=st.integers(0, 1000))
 def test_completing(space: SearchSpace, seed: int) -> None:
     config = space.sample(np.random.default_rng(seed))
@@ -667,7 +662,6 @@ def test_infinite_spaces() -> None:
     assert space.grid_size(3) == len(list(space.grid(3))) == 6
 
 
-@settings(deadline=None)
 @given(space=spaces(), resolution=st.integers(1, 3))
 def test_the_size_of_a_grid_is_what_it_has(space: SearchSpace, resolution: int) -> None:
     size = space.grid_size(resolution)

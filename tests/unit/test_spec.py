@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from raytune_hpo import document, spec
@@ -439,7 +439,6 @@ def read_or_refused(text: str, *overrides: str) -> Experiment | SpecError:
         return error
 
 
-@settings(deadline=None)  # what it names is imported when it is first met
 @given(st.data())
 def test_a_file_with_wrong_values_is_read_or_refused(data: st.DataObject) -> None:
     text = switched_on(spec.starter())
