@@ -43,7 +43,7 @@ def variable(name: str) -> str:
     >>> variable("model.hidden-size")
     'RAYTUNE_HPO_PARAM_MODEL_HIDDEN_SIZE'
     """
-    return "RAYTUNE_HPO_PARAM_" + _NOT_IN_NAMES.sub("_", name).upper()
+    return "RAYTUNE_HPO_PARAM_" + _NOT_IN_NAMES.sub("_", name.upper())
 
 
 def environment(config: Config, names: Sequence[str]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 The variable ``RAYTUNE_HPO_FAILPOINT=NAME:NTH:ACTION`` arms one of them: the NTH time (from 1) that
 it is reached, ACTION happens: ``kill`` (SIGKILL), ``pause`` (SIGSTOP), ``exit`` (at once, code 70),
-``sleep=SECONDS``, or ``full`` and ``broken``, which raise the OSError of a full disk and of a dead
-one.
+``until=FILE``, which waits for a file to be there, or ``full`` and ``broken``, which raise the
+OSError of a full disk and of a dead one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import time
+from pathlib import Path
 
 ENV = "RAYTUNE_HPO_FAILPOINT"
 EXIT_CODE = 70
@@ -31,6 +32,7 @@ POINTS = (
 STORE_POINTS = ("store.batch", "store.added", "store.checkpoint")
 """More names, of a run in an object store."""
 _ERRORS = {"full": errno.ENOSPC, "broken": errno.EIO}
+_LOOK_S = 0.02
 _SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}
 
 
@@ -51,8 +53,9 @@ class _Armed:
             os.kill(os.getpid(), _SIGNALS[kind])
         elif kind in _ERRORS:
             raise OSError(_ERRORS[kind], os.strerror(_ERRORS[kind]))
-        elif kind == "sleep":
-            time.sleep(float(value))
+        elif kind == "until":
+            while not Path(value).exists():
+                time.sleep(_LOOK_S)
         elif kind == "exit":
             os._exit(EXIT_CODE)
         else:

@@ -29,7 +29,8 @@ HARD_LIMIT_S = 20.0
 _LATE_S = 8.0
 """After this time without any news of the store the driver is told."""
 _CATCH_UP_SHARE = 0.9
-"""Of the time that the driver gives at its end; the rest is for a last word."""
+_LAST_WORD_S = 1.0
+"""Of the time that the driver gives at its end the share is used, and at least this is left."""
 _EXIT_HANGS = 3
 
 _log = logging.getLogger("raytune_hpo.tracking")
@@ -159,7 +160,8 @@ class Driver:
             return os.getppid() != self._parent
         said = os.read(0, 4096)
         with contextlib.suppress(ValueError):
-            self._catch_up_s = float(said) * _CATCH_UP_SHARE
+            given_s = float(said)
+            self._catch_up_s = max(0.0, min(given_s * _CATCH_UP_SHARE, given_s - _LAST_WORD_S))
         return not said
 
 

@@ -54,7 +54,7 @@ def start(folder: Path, failpoint: str | None = None, **world: Any) -> BaseProce
     return process
 
 
-def finish(process: BaseProcess, timeout_s: float = 60.0) -> int:
+def finish(process: BaseProcess, timeout_s: float = 300.0) -> int:
     """Wait for a driver and return its exit code; negative for a signal."""
     process.join(timeout_s)
     assert process.exitcode is not None, "the driver does not end"

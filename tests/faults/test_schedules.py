@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raytune_hpo import stopping
@@ -79,7 +79,7 @@ def test_the_schedules_are_no_calm_ones(summary: Summary) -> None:
     assert summary.cut_short >= summary.schedules
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], database=None)
+@settings(max_examples=300, database=None)
 @given(st.lists(st.integers(0, LARGEST_CHOICE), max_size=150))
 def test_any_choices_keep_the_promises(choices: list[int]) -> None:
     run, violations = examine(choices)

@@ -253,6 +253,11 @@ def unreachable(process: TrackerProcess) -> bool:
     return (process.line() or "").startswith("MLflow unreachable, results are kept: ")
 
 
+def ready(process: TrackerProcess) -> bool:
+    """Return whether the screen says where MLflow is."""
+    return (process.line() or "").startswith("MLflow: ")
+
+
 def command(run: MadeRun, *options: str) -> list[str]:
     """Return what a driver starts, with other limits."""
     return [sys.executable, "-m", "raytune_hpo.tracking", "follow", str(run.path), *options]
@@ -290,7 +295,7 @@ def test_a_server_that_is_away_at_the_start(run: MadeRun, port: int, proxy: Prox
         until(lambda: unreachable(process))
         assert process.may_start(0)
         growing.whole()
-        said = process.close(3.0) or ""
+        said = process.close(4.0) or ""
     assert said.startswith(f"MLflow unreachable: {len(run.records())} records kept; later: raytune")
     assert "2 runs made" not in sync(run.path)
     assert difference(run, View(f"http://127.0.0.1:{port}", growing.name)) == []
@@ -360,6 +365,7 @@ def test_a_slow_server_gets_everything_within_the_end_s_wait(
     growing = Growing(run, proxy.uri, trials=12)
     growing.whole()
     process = TrackerProcess(run.path, ahead=1)
+    until(lambda: ready(process))
     assert process.close() is None
     assert difference(run, View(f"http://127.0.0.1:{port}", growing.name)) == []
 
@@ -377,6 +383,7 @@ def test_a_database_that_another_holds(run: MadeRun, database: Path, view: View)
     assert "not ready after 8 s, results are kept" in line or "database is locked" in line
     growing.whole()
     holder.close()
+    until(lambda: ready(process))
     assert process.close() is None
     assert difference(run, view) == []
 
@@ -388,7 +395,7 @@ def test_a_database_that_cannot_be_made(run: MadeRun, tmp_path: Path) -> None:
     until(lambda: unreachable(process))
     assert "\n" not in (process.line() or "")
     growing.whole()
-    assert "records kept" in (process.close(2.0) or "")
+    assert "records kept" in (process.close(4.0) or "")
 
 
 def test_a_password_is_shown_nowhere(

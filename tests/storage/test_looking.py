@@ -114,7 +114,7 @@ def test_logs_of_a_trial_that_runs_are_followed(
         time.sleep(1.0)
         assert seen == []
         uploader.close()
-    reader.join(20)
+    reader.join(120)
     assert seen == ["one\ntwo\n"]
 
 

@@ -328,12 +328,12 @@ def test_no_function_can_swallow_that(
 
 def test_waiting_for_the_store_is_no_silence(s3: Server, bucket: str) -> None:
     url = f"{bucket}/runs/demo"
-    running = begin(job(url, STEPS, silent_limit_s=1.0), Assignment(3, 1, {}))
+    running = begin(job(url, STEPS, silent_limit_s=4.0), Assignment(3, 1, {}))
     events: list[Event] = []
     while not events:
         events += running.events(0.2)
     with s3.away():
-        for _ in range(12):
+        for _ in range(25):
             events += running.events(0.2)
     while not events[-1].is_end:
         events += running.events(0.2)

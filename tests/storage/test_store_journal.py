@@ -278,11 +278,12 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_a_driver_of_another_machine_is_refused_while_the_first_lives(
-    folder: Path, elsewhere: Callable[[], None]
+    folder: Path, elsewhere: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with InStore(URL, folder).held(silent) as log:
         begin(log, folder)
         elsewhere()
+        monkeypatch.setattr(presence, "LEASE_S", 60.0)
         with pytest.raises(RunLockedError), InStore(URL, folder).held(silent):
             pass
 
@@ -374,7 +375,8 @@ def test_a_wish_to_stop_reaches_the_driver_and_not_the_next_one(folder: Path) ->
         begin(log, folder)
         reading.request_stop(URL)
         wait_until((log.run_dir / "stop").exists)
-        (log.run_dir / "stop").unlink()
+    # The driver takes it away as soon as it has seen it; until its end it may be told again.
+    (log.run_dir / "stop").unlink()
     with InStore(URL, folder).held(silent) as log:
         time.sleep(1.0)
         assert not (log.run_dir / "stop").exists()

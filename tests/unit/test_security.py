@@ -330,9 +330,9 @@ def test_a_parameter_called_eval_is_a_text() -> None:
 def test_a_file_within_the_limits_is_read_in_seconds(fields: dict[str, Any]) -> None:
     text = experiment(**fields)
     assert len(text) < document.MAX_BYTES
-    began_s = time.monotonic()
+    began_s = time.thread_time()
     spec.loads(text)
-    assert time.monotonic() - began_s < 30
+    assert time.thread_time() - began_s < 30
 
 
 @pytest.mark.parametrize(
@@ -386,9 +386,9 @@ def test_a_variable_has_a_name_that_a_shell_takes(name: str) -> None:
 
 def test_a_note_of_many_names_is_whole_and_quick_to_make() -> None:
     names = {f"a{index}_": f"a{index}☃" for index in range(20_000)}
-    began_s = time.monotonic()
+    began_s = time.thread_time()
     kept = json.loads(note(names))
-    assert time.monotonic() - began_s < 20
+    assert time.thread_time() - began_s < 20
     assert list(kept.items()) == list(names.items())[: len(kept)]
     assert len(kept) > 100
 
@@ -477,9 +477,9 @@ def test_what_holds_no_secret_stays(text: str) -> None:
 @pytest.mark.parametrize("piece", ["-a", "a", "://", "://a:", "token", 'token="', "token ", " "])
 def test_long_texts_are_no_burden(piece: str) -> None:
     """A server's answer is looked through too: it took minutes when the time was quadratic."""
-    began_s = time.monotonic()
+    began_s = time.thread_time()
     redact(piece * (100_000 // len(piece)))
-    assert time.monotonic() - began_s < 20
+    assert time.thread_time() - began_s < 20
 
 
 @pytest.mark.parametrize(

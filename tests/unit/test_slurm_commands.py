@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import threading
 import time
 from pathlib import Path
 
@@ -108,10 +107,12 @@ def test_a_controller_that_is_away_for_a_moment_is_asked_again(
 ) -> None:
     monkeypatch.setattr(commands, "_FIRST_PAUSE_S", 0.05)
     answer(slurm, "scontrol", error=AWAY, code=1)
-    threading.Timer(0.3, answer, (slurm, "scontrol.new")).start()
-    threading.Timer(0.4, lambda: (slurm / "scontrol.new").replace(slurm / "scontrol")).start()
-    commands.patiently(lambda: commands.requeue("1"), within_s=20.0)
-    assert len(calls(slurm)) >= 2
+    there = slurm / "scontrol.there"
+    text = (slurm / "scontrol").read_text()
+    fails_once = f"[ -e {there} ] && exit 0\n: >{there}\ncat"
+    (slurm / "scontrol").write_text(text.replace("cat", fails_once, 1))
+    commands.patiently(lambda: commands.requeue("1"), within_s=60.0)
+    assert len(calls(slurm)) == 2
 
 
 def test_a_controller_that_stays_away_is_given_up(slurm: Path) -> None:

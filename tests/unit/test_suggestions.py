@@ -67,8 +67,10 @@ class Gated(Hashing):
     def __init__(self) -> None:
         super().__init__()
         self.permits = threading.Semaphore(0)
+        self.begun = threading.Event()
 
     def suggest(self, trial: int) -> Config | None:
+        self.begun.set()
         assert self.permits.acquire(timeout=60)
         return super().suggest(trial)
 
@@ -205,6 +207,7 @@ def test_closing_waits_for_no_call_into_c() -> None:
     suggestions = InBackground(searcher)
     suggestions.request(0)
     assert suggestions.take(0) is NOT_READY
+    assert searcher.begun.wait(60)
     suggestions.observe(7, DONE)
     suggestions.close()
     assert suggestions._thread.is_alive()
@@ -238,8 +241,10 @@ THINKS_IN_CPP = """
 import sys, threading
 import numpy as np
 from scipy.spatial.distance import cdist
+from raytune_hpo import suggestions as module
 from raytune_hpo.suggestions import InBackground
 
+module.CLOSE_S = 60.0
 begun, points = threading.Event(), np.zeros((100, 3))
 
 class Thinks:
