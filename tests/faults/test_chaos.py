@@ -39,7 +39,7 @@ def test_nothing_is_lost_and_a_planted_loss_is_found(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

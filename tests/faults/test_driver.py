@@ -68,13 +68,13 @@ def start(where: Path, environment: dict[str, str], *words: str) -> subprocess.P
     )
 
 
-def finish(driver: subprocess.Popen[str], timeout_s: float = 120.0) -> str:
+def finish(driver: subprocess.Popen[str], timeout_s: float = 500.0) -> str:
     """Wait for a driver and return what it printed."""
     output, _ = driver.communicate(timeout=timeout_s)
     return output
 
 
-def wait_for(run_dir: Path, type: str, count: int, timeout_s: float = 90.0) -> None:
+def wait_for(run_dir: Path, type: str, count: int, timeout_s: float = 300.0) -> None:
     """Wait until the journal of a run has so many records of a type."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

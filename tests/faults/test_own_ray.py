@@ -87,7 +87,8 @@ def test_each_part_killed_in_turn(tmp_path: Path, environment: dict[str, str]) -
     # All trials to their end, so that there is always something to lose.
     lines = [line for line in EXPERIMENT.splitlines() if not line.startswith("scheduler")]
     (tmp_path / "experiment.yaml").write_text("\n".join(lines))
-    (tmp_path / "trial.py").write_text(TRIAL)
+    # Slow ones: workers go on for seconds when Ray is gone, and are not to come to the end.
+    (tmp_path / "trial.py").write_text(TRIAL.replace("sleep(0.25)", "sleep(1.0)"))
     run_dir = tmp_path / "raytune-results/experiment"
     words = ("run", "experiment.yaml", "--trials", str(TRIALS), "--resume")
     reports = 0
@@ -107,6 +108,7 @@ def test_each_part_killed_in_turn(tmp_path: Path, environment: dict[str, str]) -
             assert time.monotonic() - began_s < 90
         check_nothing_left(environment)
         reports = sum(record["type"] == "report" for record in journal.read(run_dir))
+    (tmp_path / "trial.py").write_text(TRIAL)
     driver = start(tmp_path, environment, *words)
     output = finish(driver)
     assert driver.returncode == 0, output
@@ -118,7 +120,7 @@ HOG = """
 run: hog:train
 objective: {metric: loss}
 parameters:
-  size: {values: [0, 3000, 1], ordered: true}
+  size: {values: [0, 5000, 1], ordered: true}
 search: {algorithm: grid}
 parallel: 1
 mlflow: false
@@ -143,8 +145,10 @@ def test_a_memory_hog_costs_its_own_trial_only(tmp_path: Path, environment: dict
     (tmp_path / "hog.py").write_text(HOG_TRIAL)
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
-    # Room for Ray and the first trials, but not for three gigabytes more.
-    threshold = (total - free + 2_000_000) / total
+    if free < 6_000_000:
+        pytest.skip("needs 6 GB of free memory")
+    # Room for Ray, the first trials and what else runs here, but not for five gigabytes more.
+    threshold = (total - free + 3_000_000) / total
     limited = {
         **environment,
         "RAY_memory_usage_threshold": f"{threshold:.3f}",
@@ -155,7 +159,7 @@ def test_a_memory_hog_costs_its_own_trial_only(tmp_path: Path, environment: dict
     assert driver.returncode == 0, output
     records = check_each_trial_finished_once(tmp_path / "raytune-results/experiment", 3)
     failures = {r["trial"]: r["failure"] for r in records if r["type"] == "end" and r["failure"]}
-    (hog,) = [r["trial"] for r in records if r["type"] == "trial" and r["config"]["size"] == 3000]
+    (hog,) = [r["trial"] for r in records if r["type"] == "trial" and r["config"]["size"] == 5000]
     assert failures.keys() == {hog}
     assert failures[hog]["kind"] == "worker_died"
     assert "memory" in failures[hog]["message"]
@@ -172,7 +176,7 @@ def test_a_lost_machine_is_not_charged(tmp_path: Path, environment: dict[str, st
         env=several,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -56,7 +56,7 @@ class Cluster:
         name: str,
         namespace: str | None,
         condition: Callable[[Json], object],
-        timeout_s: float = 60.0,
+        timeout_s: float = 240.0,
     ) -> Json:
         """Wait until an object is there and fulfils a condition, and return it.
 
@@ -79,7 +79,7 @@ class Cluster:
         return found
 
     def wait_for_pod(
-        self, name: str, namespace: str | None, phase: str, timeout_s: float = 60.0
+        self, name: str, namespace: str | None, phase: str, timeout_s: float = 240.0
     ) -> Json:
         """Wait until a pod has a phase such as Succeeded, and return it.
 
@@ -91,7 +91,7 @@ class Cluster:
         )
 
     def wait_until_gone(
-        self, resource: str, name: str, namespace: str | None, timeout_s: float = 60.0
+        self, resource: str, name: str, namespace: str | None, timeout_s: float = 240.0
     ) -> None:
         """Wait until there is no such object any more.
 

@@ -131,7 +131,7 @@ class KubeLab(Cluster):
         node = self.api.get("pods", name, namespace)["spec"]["nodeName"]
         self.api.ask("POST", f"/api/v1/nodes/{node}/proxy/kill/{namespace}/{name}")
 
-    def wait_for_node(self, name: str, ready: str, timeout_s: float = 60.0) -> None:
+    def wait_for_node(self, name: str, ready: str, timeout_s: float = 240.0) -> None:
         """Wait until a node is ready: "True", "False" or "Unknown", which is of one that is dead.
 
         Raises:

@@ -102,7 +102,7 @@ def _template(name: str, container: Object, more: Object | None) -> Object:
 
 
 def wait_for(
-    api: Api, handle: Handle, wanted: Callable[[Standing], object], timeout_s: float = 90.0
+    api: Api, handle: Handle, wanted: Callable[[Standing], object], timeout_s: float = 300.0
 ) -> Standing:
     """Wait until a run stands as wanted, and return how.
 

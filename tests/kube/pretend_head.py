@@ -101,16 +101,22 @@ class Head:
 
     async def _log(self, request: web.Request) -> web.Response:
         job = self._jobs[request.match_info["id"]]
+        return web.json_response({"logs": "".join(self._lines(job))})
+
+    def _lines(self, job: Job) -> list[str]:
+        """Return what a job has written by now."""
         count = int(min(time.time() - job.begun_s, self._seconds) / LINE_S)
-        return web.json_response({"logs": "".join(f"epoch {n}\n" for n in range(count))})
+        return [f"epoch {number}\n" for number in range(count)]
 
     async def _tail(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        job, number = self._jobs[request.match_info["id"]], 0
-        while self._state(job) == "RUNNING":
-            await socket.send_str(f"epoch {number}\n")
-            number += 1
+        job, sent, state = self._jobs[request.match_info["id"]], 0, "RUNNING"
+        while state == "RUNNING":
+            state = self._state(job)
+            for line in self._lines(job)[sent:]:
+                await socket.send_str(line)
+                sent += 1
             await asyncio.sleep(LINE_S)
         await socket.close()
         return socket

@@ -245,7 +245,7 @@ class Run:
                 finished[record["trial"]] += 1
         assert finished == Counter(range(self.trials))
 
-    def check_all_gone(self, timeout_s: float = 60.0) -> None:
+    def check_all_gone(self, timeout_s: float = 240.0) -> None:
         """Check that no pod of the run is left, now or soon."""
         deadline = time.monotonic() + timeout_s
         while left := self.lab.api.list("pods", self.space):

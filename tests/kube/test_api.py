@@ -42,7 +42,7 @@ class Watcher:
         lines = self._pool.submit(lambda: list(output.driver_lines(api, handle, follow=True)))
         self._found = (told, lines)
 
-    def wait(self, timeout_s: float = 120.0) -> tuple[list[Standing], list[bytes]]:
+    def wait(self, timeout_s: float = 400.0) -> tuple[list[Standing], list[bytes]]:
         """Return all standings and all lines once the run is over."""
         told, lines = self._found
         return told.result(timeout_s), lines.result(timeout_s)

@@ -57,7 +57,7 @@ def test_a_killed_worker_and_a_lost_node_while_the_operator_is_away(
         workers = run.pods("worker")
         return len(workers) == 2 and killed not in workers
 
-    wait_until(replaced, "the worker is not replaced", 120)
+    wait_until(replaced, "the worker is not replaced", 400)
     (head,) = (run.node_of(pod) for pod in run.pods("head"))
     node = next(node for pod in run.pods("worker") if (node := run.node_of(pod)) != head)
 

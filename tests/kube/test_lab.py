@@ -147,16 +147,23 @@ def test_a_node_that_was_away_for_a_moment_says_that_its_pods_ended(
 
 
 def test_pods_go_on_while_the_api_server_is_away(lab: KubeLab, space: str) -> None:
-    kube = lab
-    start(kube, space, objects.pod("one", "sleep 2; echo went on"))
+    lab.api.create(objects.claim("data"), space)
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    script = "until [ -e /data/away ]; do sleep 0.1; done; echo went on; touch /data/done"
+    start(lab, space, objects.pod("one", script, volumes=volumes, mounts=mounts))
+    claimed = lab.api.get("persistentvolumeclaims", "data", space)
+    folder = lab.layout.volumes / claimed["spec"]["volumeName"]
 
     lab.stop("kube-apiserver")
     with pytest.raises(OSError, match="refused"):
-        kube.api.list("pods", space)
+        lab.api.list("pods", space)
+    (folder / "away").touch()
+    wait_until((folder / "done").exists, "the pod does not go on")
     lab.start("kube-apiserver")
 
-    kube.wait_for_pod("one", space, "Succeeded")
-    assert kube.api.log("one", space) == "went on\n"
+    lab.wait_for_pod("one", space, "Succeeded")
+    assert lab.api.log("one", space) == "went on\n"
 
 
 def test_the_operator_goes_on_where_it_was(lab: KubeLab, space: str) -> None:

@@ -46,7 +46,7 @@ def read_in_a_pod(run: Run) -> str:
     mount = {"name": "runs", "mountPath": "/runs"}
     script = "raytune-hpo best /runs/fit"
     run.lab.api.create(objects.pod("look", script, volumes=[volume], mounts=[mount]), run.space)
-    run.lab.wait_for_pod("look", run.space, "Succeeded", 120)
+    run.lab.wait_for_pod("look", run.space, "Succeeded", 240)
     return run.lab.api.log("look", run.space)
 
 
@@ -106,7 +106,7 @@ def test_an_image_that_is_not_there_is_named(lab: KubeLab, space: str, tmp_path:
     run = Run(lab, space, tmp_path / "experiment")
     run.submit("--set", "targets.kuberay.image=example.com/does-not-exist:1")
 
-    wait_until(lambda: "image" in run.call("status", "fit"), "the image is not named", 90)
+    wait_until(lambda: "image" in run.call("status", "fit"), "the image is not named", 240)
 
 
 def test_two_submits_of_one_experiment_make_one_job(run: Run) -> None:

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 import raytune_hpo as rh
 from raytune_hpo import journal
+from raytune_hpo.tracking import process
 from tests.faults.test_driver import (
     EXPERIMENT,
     TRIAL,
@@ -30,6 +31,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs wait for MLflow however slow this machine is."""
+    monkeypatch.setenv(process.END_WAIT_ENV, "240")
+    for name in ("READY_WAIT_S", "TRIAL_WAIT_S", "WAITS_S"):
+        monkeypatch.setattr(process, name, 240.0)
 
 
 def runs_of(folder: Path, name: str) -> tuple[Any, list[Any]]:

@@ -12,7 +12,7 @@ from tests.slurm.machine import Machine, run, wait_until
 
 PACKAGES = ("slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server-core", "mariadb-client-core")
 PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db")
-_PATIENCE_S = 60.0
+_PATIENCE_S = 240.0
 _ENTRIES = (
     "add account lab Description=lab Organization=lab",
     "add user root Account=lab DefaultAccount=lab",

@@ -106,7 +106,7 @@ def slurm(layout: Layout, settings: Mapping[str, str]) -> str:
         "ReturnToService": "2",
         "SlurmctldTimeout": "30",
         "SlurmdTimeout": "15",
-        "KillWait": "10",
+        "KillWait": "20",
         "MinJobAge": "300",
         "InactiveLimit": "0",
         "OverTimeLimit": "0",

@@ -33,7 +33,7 @@ PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
 _CLAIMS = Claims(BASE)
 _DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
-_UP_S = 60.0
+_UP_S = 240.0
 _RESTART_S = 2.0  # a node refuses a job whose credential is not younger than the last one's end
 
 
@@ -178,6 +178,7 @@ class Lab:
         if self.layout.accounting:
             accounting.start(self.layout, self.machines["control"], self.environment)
         self._start_daemon("control", "slurmctld")
+        wait_until(self._answers, "slurmctld does not answer", _UP_S)
 
     def kill_control(self) -> None:
         """Kill slurmctld; `start_control` starts it again, with its jobs."""
@@ -220,7 +221,7 @@ class Lab:
         name: str,
         *words: str,
         check: bool = True,
-        timeout_s: float = 120.0,
+        timeout_s: float = 240.0,
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -256,7 +257,15 @@ class Lab:
 
     def show(self, job: str) -> dict[str, str]:
         """Return what `scontrol show job` knows; nothing when the job is forgotten."""
-        done = run(["scontrol", "-o", "show", "job", job], self.environment, check=False)
+        words = ["scontrol", "-o", "show", "job", job]
+        deadline_s = time.monotonic() + _UP_S
+        done = run(words, self.environment, check=False)
+        # A controller that was just started may not answer yet.
+        while done.returncode and "Invalid job id" not in done.stderr:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{' '.join(words)}: {done.stderr.strip()}")
+            time.sleep(0.5)
+            done = run(words, self.environment, check=False)
         pairs = (word.partition("=") for word in done.stdout.partition("\n")[0].split())
         return {name: value for name, _, value in pairs}
 
@@ -264,7 +273,7 @@ class Lab:
         """Return the state of a job, such as RUNNING."""
         return self.show(job).get("JobState", "FORGOTTEN")
 
-    def wait(self, job: str, states: str | Sequence[str], timeout_s: float = 60.0) -> str:
+    def wait(self, job: str, states: str | Sequence[str], timeout_s: float = 240.0) -> str:
         """Wait until a job has one of these states, and return that.
 
         Raises:
@@ -275,7 +284,7 @@ class Lab:
             wait_until(lambda: self.state(job) in wanted, f"job {job} is not {wanted}", timeout_s)
         return self.state(job)
 
-    def wait_for_restart(self, job: str, restarts: int = 1, timeout_s: float = 60.0) -> None:
+    def wait_for_restart(self, job: str, restarts: int = 1, timeout_s: float = 240.0) -> None:
         """Wait until a requeued job runs for the nth time again, without Slurm's two minutes.
 
         Raises:
@@ -307,7 +316,7 @@ class Lab:
         """Cancel a job or a step, or send it a signal, as scancel does."""
         self.command("scancel", *options, job)
 
-    def cancel_all(self, timeout_s: float = 60.0) -> None:
+    def cancel_all(self, timeout_s: float = 240.0) -> None:
         """Cancel every job, and wait until none is left."""
         jobs = self.command("squeue", "-h", "-o", "%A").split()
         if jobs:
@@ -355,6 +364,9 @@ class Lab:
         if all(process.program != program for process in machine.processes()):
             machine.run([program, *options], self.environment)
 
+    def _answers(self) -> bool:
+        return "is UP" in run(["scontrol", "ping"], self.environment, check=False).stdout
+
     def _wait_for_nodes(self) -> None:
         wanted = {(node, "idle") for node in self.nodes}
 
@@ -368,7 +380,8 @@ class Lab:
     def _resume_nodes(self) -> None:
         for node in self.nodes:
             if any(word in self.node_state(node) for word in ("down", "drain", "fail")):
-                self.set_node(node, "resume")
+                with contextlib.suppress(RuntimeError):  # it may be back by now
+                    self.set_node(node, "resume")
 
     def _end_leftovers(self, node: str) -> None:
         """End what a job left behind."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 _INIT = Path(__file__).with_name("machine_init.py")
 _SPACES = ("--net", "--uts", "--mount", "--pid", "--ipc")
-_PATIENCE_S = 20.0
+_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Machine:
         words: Sequence[str],
         environment: Mapping[str, str],
         folder: Path = Path("/"),
-        timeout_s: float = 60.0,
+        timeout_s: float = 240.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command there and wait for its end; its output is captured."""
@@ -217,7 +217,7 @@ class Machine:
 def run(
     words: Sequence[str],
     environment: Mapping[str, str] | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float = 240.0,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command on the host and wait for its end; the error of a failure has its output.

@@ -91,7 +91,7 @@ class Run:
         script.write_text(self.call(*START, "--dry-run"))
         return self.lab.submit(script, *options, folder=self.folder)
 
-    def wait_for(self, type: str, count: int, job: str, timeout_s: float = 120.0) -> None:
+    def wait_for(self, type: str, count: int, job: str, timeout_s: float = 400.0) -> None:
         """Wait until the journal has so many records of a type; a job that ends is no use."""
 
         def there() -> bool:
@@ -104,7 +104,7 @@ class Run:
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.output(job)}") from None
 
-    def wait_for_end(self, job: str, timeout_s: float = 180.0) -> None:
+    def wait_for_end(self, job: str, timeout_s: float = 500.0) -> None:
         """Wait until the job has ended by itself, and well."""
         ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
         state = self.lab.wait(job, ends, timeout_s)
@@ -140,12 +140,17 @@ class Run:
 
     def epochs(self) -> list[tuple[int, int, str]]:
         """Return trial, epoch and host of every epoch that was computed, in that order."""
-        lines = (self.folder / "epochs.txt").read_text().splitlines()
+        file = self.folder / "epochs.txt"
+        lines = file.read_text().splitlines() if file.exists() else []
         return [(int(t), int(e), host) for t, e, host in (line.split() for line in lines)]
 
     def hosts(self) -> set[str]:
         """Return where trials ran."""
         return {host for _, _, host in self.epochs()}
+
+    def wait_for_hosts(self, count: int, timeout_s: float = 200.0) -> None:
+        """Wait until trials have run on so many nodes."""
+        wait_until(lambda: len(self.hosts()) >= count, f"not on {count} nodes", timeout_s)
 
     def check_each_trial_finished_once(self, trials: int = 12) -> None:
         """Check the promise on the journal's records, without the project's own fold."""

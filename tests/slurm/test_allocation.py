@@ -47,6 +47,7 @@ def run(lab: Lab, folder: Path) -> Run:
 
 def test_an_experiment_runs_on_all_nodes(lab: Lab, folder: Path) -> None:
     run = Run(lab, folder, EXPERIMENT + TARGET.replace("nodes: 2", "nodes: 3"))
+    run.set_pace(3.0)
     job = run.submit()
     run.wait_for("begin", 1, job)
     # Whoever has no token gets nothing of the job's Ray.
@@ -55,6 +56,8 @@ def test_an_experiment_runs_on_all_nodes(lab: Lab, folder: Path) -> None:
     assert stranger.returncode != 0
     assert "token" in (stranger.stdout + stranger.stderr).lower()
 
+    run.wait_for_hosts(3)
+    run.set_pace(0.1)
     run.wait_for_end(job)
 
     run.check_each_trial_finished_once()
@@ -69,7 +72,8 @@ def test_the_signal_before_the_limit_requeues_the_job(lab: Lab, run: Run) -> Non
 
     lab.cancel(job, "--batch", "--signal=USR1")
 
-    lab.wait_for_restart(job, timeout_s=90)
+    lab.wait_for_restart(job, timeout_s=400)
+    run.set_pace(0.1)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
     epochs = [(trial, epoch) for trial, epoch, _ in run.epochs()]
@@ -117,7 +121,7 @@ def test_a_driver_that_slurm_has_lost_sight_of_does_no_harm(lab: Lab, run: Run) 
     # The driver runs on, and Slurm starts the job once more on a node that it sees.
     lab.kill_slurmd(head)
 
-    lab.wait_for_restart(job, timeout_s=150)
+    lab.wait_for_restart(job, timeout_s=400)
     assert lab.show(job)["BatchHost"] != head
     assert any(carries(process.words) for process in lab.processes(head))
     run.wait_for("session", 2, job)
@@ -147,6 +151,7 @@ def test_a_killed_driver_or_ray_begins_again_in_the_same_job(
         assert lab.machines[head].end(victim)
 
     run.wait_for("session", 2, job)
+    run.set_pace(0.1)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
     assert lab.show(job)["Restarts"] == "0"
@@ -164,7 +169,7 @@ def test_a_job_that_has_lost_its_head_can_be_gone_on_with(lab: Lab, run: Run, fa
     else:
         lab.set_node(head, "down")
 
-    state = lab.wait(job, ("FAILED", "CANCELLED", "NODE_FAIL", "PENDING"), 120)
+    state = lab.wait(job, ("FAILED", "CANCELLED", "NODE_FAIL", "PENDING"), 400)
     if state == "PENDING":
         lab.wait_for_restart(job)
     else:
@@ -183,10 +188,11 @@ def test_a_job_waits_for_the_controller_to_be_requeued(lab: Lab, run: Run) -> No
 
     lab.kill_control()
     lab.signal(head, "raytune_hpo.slurm.job", signal.SIGUSR1)
-    wait_until(lambda: run.state()["state"] == "requeued", "the driver does not drain", 60)
+    wait_until(lambda: run.state()["state"] == "requeued", "the driver does not drain", 240)
     lab.start_control()
 
-    lab.wait_for_restart(job, timeout_s=180)
+    lab.wait_for_restart(job, timeout_s=400)
+    run.set_pace(0.1)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
     run.check_nothing_is_left()
@@ -265,7 +271,8 @@ def test_a_lost_head_node_has_the_job_requeued(lab: Lab, run: Run) -> None:
     lab.kill_node(head)
 
     # Without a batch script the job would stay on its other node until its time is over.
-    lab.wait_for_restart(job, timeout_s=240)
+    lab.wait_for_restart(job, timeout_s=400)
+    run.set_pace(0.1)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
     run.check_nothing_is_left(apart_from=lab.files(head))
@@ -278,8 +285,9 @@ def test_a_preempted_job_goes_on_later(lab: Lab, run: Run) -> None:
     words = ["--partition=main", "--nodes=3", "--exclusive"]
     other = lab.submit("#!/bin/sh\nsleep 2\n", *words)
 
-    lab.wait(other, "COMPLETED", timeout_s=120)
-    lab.wait_for_restart(job, timeout_s=120)
+    lab.wait(other, "COMPLETED", timeout_s=400)
+    lab.wait_for_restart(job, timeout_s=400)
+    run.set_pace(0.1)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()
     run.check_nothing_is_left()
@@ -302,10 +310,12 @@ def test_where_requeueing_is_refused_a_new_job_goes_on(lab: Lab, run: Run) -> No
 def test_the_second_of_two_jobs_of_one_experiment_is_refused(lab: Lab, run: Run) -> None:
     job = run.submit("--nodes=2")
     run.wait_for("end", 1, job)
+    run.set_pace(1.5)
     second = run.submit("--nodes=1")
 
-    lab.wait(second, "FAILED", timeout_s=120)
+    lab.wait(second, "FAILED", timeout_s=400)
 
+    run.set_pace(0.1)
     assert f"job {job} carries this run already" in run.output(second)
     run.wait_for_end(job)
     run.check_each_trial_finished_once()

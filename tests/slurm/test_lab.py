@@ -96,7 +96,7 @@ def test_a_killed_node_is_gone_and_comes_back(lab: Lab) -> None:
     assert not reaches(lab, node)
     assert lab.files(node) == ["/tmp/left"]
     lab.revive_node(node)
-    assert reaches(lab, node)
+    wait_until(lambda: reaches(lab, node), "slurmd does not come back")
     assert not lab.processes(node)
 
 

@@ -18,12 +18,16 @@ targets:
   slurm: {{{settings}, cpus: 1, memory: 1500Mi, margin: 1m}}
 """
 GPUS = """
-run: 'echo "$(hostname) $CUDA_VISIBLE_DEVICES" >> gpus.txt; sleep 3; echo loss=${x}'
+run: |
+  echo "$(hostname) $CUDA_VISIBLE_DEVICES" >> gpus.txt
+  until [ $(sort -u gpus.txt | wc -l) -ge 4 ]; do sleep 0.5; done
+  echo loss=${x}
 objective: {metric: loss}
 parameters:
   x: {min: 0.0, max: 1.0}
 trials: 12
 resources: {cpu: 0.5, gpu: 1}
+trial_time_limit: 3m
 search: {algorithm: random, seed: 1}
 mlflow: false
 """
@@ -83,7 +87,7 @@ def test_a_run_is_stopped_and_resumed_from_the_login_node(lab: Lab, folder: Path
 
     assert "asked to stop" in run.call("stop", "results/experiment")
 
-    lab.wait(job, ("COMPLETED", "FAILED"), 60)
+    lab.wait(job, ("COMPLETED", "FAILED"), 240)
     assert run.state()["state"] == "stopped"
     again = submitted(run, "resume", "results/experiment")
     assert again != job
@@ -105,11 +109,11 @@ def test_a_waiting_job_is_taken_out_of_the_queue(lab: Lab, folder: Path) -> None
 
 
 def test_the_time_limit_itself_is_survived(lab: Lab, folder: Path) -> None:
-    run = made(lab, folder, "nodes: 2, time: 2m", "parallel: 2\n")
-    run.set_pace(3.0)  # so that the trials take longer than the limit
+    run = made(lab, folder, "nodes: 2, time: 3m", "parallel: 2\n")
+    run.set_pace(4.5)  # so that the trials take longer than the limit
     job = submitted(run, *START)
 
-    lab.wait_for_restart(job, timeout_s=150)
+    lab.wait_for_restart(job, timeout_s=400)
     run.set_pace(0.1)
 
     run.wait_through_restarts(job)
@@ -120,6 +124,7 @@ def test_the_time_limit_itself_is_survived(lab: Lab, folder: Path) -> None:
 
 def test_workers_come_and_go(lab: Lab, folder: Path) -> None:
     run = made(lab, folder, "workers: 3, idle: 5s, head: {memory: 1500Mi}")
+    run.set_pace(1.0)  # so that there is work for the worker that takes the place of a lost one
     job = submitted(run, *START, "--trials", "30")
     run.wait_for("end", 6, job)
     at_first = workers(lab)
@@ -128,16 +133,18 @@ def test_workers_come_and_go(lab: Lab, folder: Path) -> None:
 
     lab.cancel(at_first[0])
 
+    outputs = run.run_dir / "slurm"
+    wait_until(lambda: len(list(outputs.glob("worker-*.out"))) >= 4, "no other worker comes", 240)
+    run.set_pace(0.1)
     run.wait_for_end(job, timeout_s=300)
     run.check_each_trial_finished_once(30)
-    # Another one was submitted for the one that was lost.
-    assert len(list((run.run_dir / "slurm").glob("worker-*.out"))) >= 4
-    wait_until(lambda: not lab.command("squeue", "-h"), "worker jobs are left", 60)
+    wait_until(lambda: not lab.command("squeue", "-h"), "worker jobs are left", 240)
     run.check_nothing_is_left()
 
 
 def test_workers_leave_at_their_limit_and_the_head_at_its_own(lab: Lab, folder: Path) -> None:
     run = made(lab, folder, "workers: 2, idle: 5s, head: {memory: 1500Mi}")
+    run.set_pace(1.0)  # so that there is work when both have left
     job = submitted(run, *START, "--trials", "24")
     run.wait_for("end", 4, job)
     first = workers(lab)
@@ -145,14 +152,15 @@ def test_workers_leave_at_their_limit_and_the_head_at_its_own(lab: Lab, folder: 
 
     lab.cancel(leaving, "--batch", "--signal=USR1")
 
-    lab.wait(leaving, "COMPLETED", timeout_s=90)
-    wait_until(lambda: set(workers(lab)) - set(first), "no other worker comes", 90)
+    lab.wait(leaving, "COMPLETED", timeout_s=400)
+    wait_until(lambda: set(workers(lab)) - set(first), "no other worker comes", 240)
     lab.cancel(job, "--batch", "--signal=USR1")
-    lab.wait_for_restart(job, timeout_s=120)
+    lab.wait_for_restart(job, timeout_s=400)
+    run.set_pace(0.1)
     run.wait_for_end(job, timeout_s=300)
     run.check_each_trial_finished_once(24)
     assert set(Counter((trial, epoch) for trial, epoch, _ in run.epochs()).values()) == {1}
-    wait_until(lambda: not lab.command("squeue", "-h"), "worker jobs are left", 60)
+    wait_until(lambda: not lab.command("squeue", "-h"), "worker jobs are left", 240)
     run.check_nothing_is_left()
 
 
@@ -167,7 +175,7 @@ def test_preempted_workers_are_replaced(lab: Lab, folder: Path) -> None:
     words = [f"--nodelist={','.join(others)}", "--nodes=2", "--exclusive", "--partition=main"]
     other = lab.submit("#!/bin/sh\nsleep 5\n", *words)
 
-    lab.wait(other, "COMPLETED", timeout_s=120)
+    lab.wait(other, "COMPLETED", timeout_s=400)
     run.wait_for_end(job, timeout_s=300)
     run.check_each_trial_finished_once(16)
 
@@ -188,8 +196,11 @@ def test_a_script_of_ones_own_uses_all_nodes_of_its_job(lab: Lab, folder: Path) 
     (folder / "direct.py").write_text(DIRECT)
     text = f"#!/bin/sh\nexec {sys.executable} direct.py\n"
 
+    run.set_pace(1.0)
     job = lab.submit(text, "--nodes=2", "--no-kill", "-n2", "--mem=1500", folder=folder)
 
+    run.wait_for_hosts(2)
+    run.set_pace(0.1)
     run.wait_for_end(job)
     run.check_each_trial_finished_once(8)
     assert len(run.hosts()) == 2

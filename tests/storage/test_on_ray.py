@@ -16,6 +16,7 @@ from raytune_hpo import journal
 from raytune_hpo.errors import RunError
 from raytune_hpo.journal import Record
 from raytune_hpo.storage import objects, place, reading
+from raytune_hpo.tracking.process import END_WAIT_ENV
 from raytune_hpo.trial import TrialState
 from tests.storage.s3 import Server
 
@@ -60,7 +61,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def finish(driver: subprocess.Popen[str]) -> str:
-    output, _ = driver.communicate(timeout=240)
+    output, _ = driver.communicate(timeout=600)
     return output
 
 
@@ -78,6 +79,7 @@ def test_a_run_survives_its_driver_and_its_disk(
     (tmp_path / "experiment.yaml").write_text(f"{EXPERIMENT}storage: {bucket}/runs\n")
     (tmp_path / "trial.py").write_text(TRIAL)
     monkeypatch.setenv(place.CACHE_ENV, str(tmp_path / "disk-1"))
+    monkeypatch.setenv(END_WAIT_ENV, "240")
     driver = start(tmp_path, "run", "experiment.yaml")
     deadline_s = time.monotonic() + 180
     while sum(record["type"] == "report" for record in records_of(url)) < 5:
