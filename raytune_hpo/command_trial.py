@@ -27,7 +27,7 @@ _MOST_REPORT = 16 * 1024 * 1024
 _OWN = "RAYTUNE_HPO_"
 LOGS = ("stderr.log", "stdout.log")
 PARAMS_FILE = "params.json"
-REPORT_FILE = "reports.jsonl"
+REPORT_FILE = "reports-{}.jsonl"
 
 
 class BadReport(Exception):
@@ -72,14 +72,17 @@ class CommandAttempt(Attempt):
         (self.folder / PARAMS_FILE).write_text(params + "\n")
         self._collector = make_collector(self.job.metrics)
         self._starts = {name: self._begin_log(name) for name in LOGS}
-        self._reports = Tail(self.folder / REPORT_FILE, most=_MOST_REPORT)
+        # Each attempt has its own: one that was given up may go on for a while.
+        for path in self.folder.glob(REPORT_FILE.format("*")):
+            path.unlink(missing_ok=True)
+        self._report_file = self.folder / REPORT_FILE.format(f"{self.assignment.attempt:03d}")
+        self._reports = Tail(self._report_file, most=_MOST_REPORT)
         self._source: FileSource | None = None
         if self.job.metrics.source == "file" and self.job.metrics.path is not None:
             path = self.workdir() / self.job.metrics.path
             self._source = FileSource(path, self._collector)
-        # Many programs log to stderr what a person wants to know.
-        self._errors = Tail(self.folder / "stderr.log")
-        self._lines = Lines()
+        # Of stdout and of stderr: many programs log there what a person wants to know.
+        self._lines = (Lines(), Lines())
         # What was told and not yet acknowledged: the checkpoint of each event, or None.
         self._told: deque[Path | None] = deque()
 
@@ -96,7 +99,7 @@ class CommandAttempt(Attempt):
             **command.environment(self.assignment.config, self.job.parameters),
             "RAYTUNE_HPO_PARAMS_FILE": str(self.folder / PARAMS_FILE),
             "RAYTUNE_HPO_CHECKPOINT_DIR": str(self.folder / "checkpoint"),
-            reporting.REPORT_FILE_ENV: str(self.folder / REPORT_FILE),
+            reporting.REPORT_FILE_ENV: str(self._report_file),
         }
         if self.assignment.checkpoint is not None:
             variables[reporting.CHECKPOINT_ENV] = str(self.job.run_dir / self.assignment.checkpoint)
@@ -107,7 +110,7 @@ class CommandAttempt(Attempt):
         ended_s: float | None = None
         while True:
             data = self._process.read(_POLL_S)
-            if data:
+            if data is not None:
                 self._take(data)
             self._poll_files()
             self._prune()
@@ -116,7 +119,8 @@ class CommandAttempt(Attempt):
                 ended_s = ended_s or time.monotonic()
                 if data is None or time.monotonic() - ended_s > _AFTER_END_S:
                     self._process.end()
-                    self._read(self._lines.finish())
+                    for lines in self._lines:
+                        self._read(lines.finish())
                     return self._verdict(code)
             elif data is None:
                 time.sleep(_POLL_S)
@@ -128,10 +132,12 @@ class CommandAttempt(Attempt):
                 self._process.end()
                 return late
 
-    def _take(self, data: bytes) -> None:
-        """Have the lines of the output read."""
-        self.active_s = time.monotonic()
-        self._read(self._lines.feed(data))
+    def _take(self, output: tuple[bytes, bytes]) -> None:
+        """Have the lines of what came from stdout and stderr read."""
+        for data, lines in zip(output, self._lines, strict=True):
+            if data:
+                self.active_s = time.monotonic()
+                self._read(lines.feed(data))
 
     def _read(self, lines: list[str]) -> None:
         """Have lines searched for metrics, unless those come from a file."""
@@ -142,9 +148,6 @@ class CommandAttempt(Attempt):
                 self._tell_metrics(metrics)
 
     def _poll_files(self, *, last: bool = False) -> None:
-        self._read(self._errors.lines(last=last))
-        if self._errors.grew:
-            self.active_s = time.monotonic()
         for line in self._reports.lines(last=last):
             self._tell_report(line)
         if self._source is not None:

@@ -38,9 +38,11 @@ exec "$@" </dev/null 3<&-"""
 
 
 class ProcessGroup:
-    """Runs a command; its standard output is read here and kept in a file, its stderr is in one.
+    """Runs a command; what it writes to stdout and stderr is read here, and kept in files.
 
-    All that the command starts belongs to it, but for what makes itself a session of its own.
+    What is read is of this command only: another one, of an attempt that was given up, may still
+    add to the files. All that the command starts belongs to it, but for what makes itself a session
+    of its own.
 
     Args:
         argv: Program and arguments.
@@ -58,49 +60,57 @@ class ProcessGroup:
     ) -> None:
         _check_program(argv[0], cwd, env)
         watched, self._alive = os.pipe()
-        self._output, output = os.pipe()
-        self._file = stdout.open("ab")
+        self._selector = selectors.DefaultSelector()
+        self._kept = (stdout.open("ab"), stderr.open("ab"))
+        ends = [self._pipe(number) for number in range(len(self._kept))]
         try:
-            with stderr.open("ab") as errors:
-                self._process = subprocess.Popen(
-                    ["/bin/sh", "-c", _WATCHED, "sh", *argv],
-                    cwd=cwd,
-                    env=dict(env),
-                    stdin=watched,
-                    stdout=output,
-                    stderr=errors,
-                    start_new_session=True,
-                )
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCHED, "sh", *argv],
+                cwd=cwd,
+                env=dict(env),
+                stdin=watched,
+                stdout=ends[0],
+                stderr=ends[1],
+                start_new_session=True,
+            )
         except BaseException:
-            os.close(self._alive)
-            os.close(self._output)
-            self._file.close()
+            self._free()
             raise
         finally:
-            os.close(watched)
-            os.close(output)
+            for end in (watched, *ends):
+                os.close(end)
         self._killed = False
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._output, selectors.EVENT_READ)
 
     @property
     def exit_code(self) -> int | None:
         """Its exit code, negative for a signal, or None while it runs."""
         return self._process.poll()
 
-    def read(self, timeout_s: float) -> bytes | None:
-        """Return some of its output; nothing after the timeout; None when there will be no more."""
+    def _pipe(self, number: int) -> int:
+        """Return the end of a pipe that is written to; the other one is read from here."""
+        ours, theirs = os.pipe()
+        self._selector.register(ours, selectors.EVENT_READ, number)
+        return theirs
+
+    def read(self, timeout_s: float) -> tuple[bytes, bytes] | None:
+        """Return some of its output, nothing after the timeout, None when there will be no more.
+
+        Returns:
+            What came from stdout, and what came from stderr.
+        """
         if not self._selector.get_map():
             return None
-        if not self._selector.select(timeout_s):
-            return b""
-        data = os.read(self._output, 65536)
-        if not data:
-            self._selector.unregister(self._output)
-            return None
-        self._file.write(data)
-        self._file.flush()
-        return data
+        found = [b"", b""]
+        for key, _ in self._selector.select(timeout_s):
+            data = os.read(key.fd, 65536)
+            if data:
+                self._kept[key.data].write(data)
+                self._kept[key.data].flush()
+                found[key.data] = data
+            else:
+                self._selector.unregister(key.fd)
+                os.close(key.fd)
+        return found[0], found[1]
 
     def end(self) -> None:
         """End whatever is left of it: SIGTERM, and SIGKILL after a grace; keep its last output."""
@@ -116,10 +126,15 @@ class ProcessGroup:
     def close(self) -> None:
         """Kill what is left of it and free all files."""
         self._kill()
+        self._free()
+
+    def _free(self) -> None:
         os.close(self._alive)
+        for fd in [key.fd for key in self._selector.get_map().values()]:
+            os.close(fd)
         self._selector.close()
-        os.close(self._output)
-        self._file.close()
+        for file in self._kept:
+            file.close()
 
     def _drain(self, time_s: float) -> None:
         """Keep the output of some time, or until there will be no more."""

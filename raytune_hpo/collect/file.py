@@ -23,13 +23,9 @@ class Tail:
     Args:
         path: May not be there yet. What it holds now, from an earlier attempt, is passed over.
         most: Bytes of a line that are kept.
-
-    Attributes:
-        grew: Whether the last call of ``lines`` found anything new, be it part of a line.
     """
 
     def __init__(self, path: Path, most: int = MAX_LINE) -> None:
-        self.grew = False
         self._path = path
         self._most = most
         self._lines = Lines(most)
@@ -48,7 +44,6 @@ class Tail:
             last: Nothing will be added: return a last line without a newline too.
         """
         data = self._new(last)
-        self.grew = bool(data)
         found = self._lines.feed(data) if data else []
         return found + self._lines.finish() if last else found
 

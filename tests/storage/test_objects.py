@@ -133,9 +133,9 @@ def test_patience_has_an_end_that_is_explained(s3: Server, bucket: str) -> None:
     assert there.get("one") is None  # what the first call of a store takes is no waiting
     with s3.away():
         began_s = time.monotonic()
-        with pytest.raises(StoreError, match=rf"{bucket}/run: the store does not answer, for 1 s"):
+        with pytest.raises(StoreError, match=rf"{bucket}/run: the store does not answer, for \d"):
             there.put("one", b"mine")
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s < objects.PATIENCE_S / 4
         abandoned = objects.open_at(f"{bucket}/run", given_up=lambda: True)
         with pytest.raises(StoreError, match="the store does not answer: Could"):
             abandoned.get("one")

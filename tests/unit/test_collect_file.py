@@ -44,13 +44,6 @@ def test_each_line_once(path: Path) -> None:
     assert tail.lines(last=True) == []
 
 
-def test_part_of_a_line_is_something_new(path: Path) -> None:
-    tail = Tail(path)
-    add(path, "\r10%")
-    assert (tail.lines(), tail.grew) == ([], True)
-    assert (tail.lines(), tail.grew) == ([], False)
-
-
 def test_what_was_there_is_passed_over(path: Path) -> None:
     path.write_text("old\n")
     tail = Tail(path)

@@ -180,6 +180,20 @@ def test_details_are_of_this_attempt(tmp_path: Path) -> None:
     assert (folder / "stdout.log").read_text() == "--- attempt 2 ---\nsecond\n"
 
 
+def test_an_attempt_that_goes_on_tells_nothing_in_the_name_of_the_next(tmp_path: Path) -> None:
+    """Its worker is gone, but it runs: on a machine that is cut off, or for a moment still."""
+    execute(tmp_path, 'echo "$RAYTUNE_HPO_REPORT_FILE" > first; echo loss=1')
+    straggler = """
+    printf '{"metrics": {"loss": 8}}\n' >> "$(cat first)"
+    echo loss=9 >> "$RAYTUNE_HPO_TRIAL_DIR/stderr.log"
+    sleep 0.3
+    printf '{"metrics": {"loss": 2}}\n' >> "$RAYTUNE_HPO_REPORT_FILE"
+    sleep 0.3
+    echo loss=3 >&2
+    """
+    assert reports(again(tmp_path, straggler)) == [{"loss": 2}, {"loss": 3}]
+
+
 def test_a_file_of_an_earlier_trial_is_not_read(tmp_path: Path) -> None:
     options = MetricOptions(source="file", path="m.json")
     write = """printf '{\n "loss": %s\n}\n' ${x} > m.json"""
