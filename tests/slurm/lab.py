@@ -35,6 +35,7 @@ _CLAIMS = Claims(BASE)
 _DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
 _UP_S = 240.0
 _RESTART_S = 2.0  # a node refuses a job whose credential is not younger than the last one's end
+_REGISTER_S = 15.0  # asked by a new controller what it runs, a node removes scripts of other jobs
 
 
 class Lab:
@@ -68,6 +69,7 @@ class Lab:
         self.shared = self.folder / "shared"
         self.machines = _machines(self.layout)
         self._settings = dict(settings or {})
+        self._control_began_s = -math.inf
 
     def __enter__(self) -> Lab:
         self.up()
@@ -177,7 +179,8 @@ class Lab:
         self._start_daemon("control", "munged", *words)
         if self.layout.accounting:
             accounting.start(self.layout, self.machines["control"], self.environment)
-        self._start_daemon("control", "slurmctld")
+        if self._start_daemon("control", "slurmctld"):
+            self._control_began_s = time.monotonic()
         wait_until(self._answers, "slurmctld does not answer", _UP_S)
 
     def kill_control(self) -> None:
@@ -298,8 +301,10 @@ class Lab:
             if int(about["Restarts"]) < restarts:
                 return False
             if about["JobState"] == "PENDING" and about["Reason"] == "BeginTime":
-                waits_since_s = min(waits_since_s, time.monotonic())
-                if time.monotonic() - waits_since_s > _RESTART_S:
+                now_s = time.monotonic()
+                waits_since_s = min(waits_since_s, now_s)
+                settled_s = max(waits_since_s + _RESTART_S, self._control_began_s + _REGISTER_S)
+                if now_s > settled_s:
                     self._hurry(job)
             return about["JobState"] == "RUNNING"
 
@@ -359,10 +364,13 @@ class Lab:
         run(["ip", "address", "replace", f"{self.layout.addresses['host']}/24", "dev", bridge])
         run(["ip", "link", "set", bridge, "up"])
 
-    def _start_daemon(self, name: str, program: str, *options: str) -> None:
+    def _start_daemon(self, name: str, program: str, *options: str) -> bool:
+        """Start a daemon of a machine, unless it runs; return whether it did not."""
         machine = self.machines[name]
-        if all(process.program != program for process in machine.processes()):
-            machine.run([program, *options], self.environment)
+        if any(process.program == program for process in machine.processes()):
+            return False
+        machine.run([program, *options], self.environment)
+        return True
 
     def _answers(self) -> bool:
         return "is UP" in run(["scontrol", "ping"], self.environment, check=False).stdout
