@@ -291,7 +291,7 @@ class Lab:
         """Wait until a requeued job runs for the nth time again, without Slurm's two minutes.
 
         Raises:
-            TimeoutError: It does not in time.
+            TimeoutError: It does not in time, or has ended.
         """
         waits_since_s = math.inf
 
@@ -300,6 +300,8 @@ class Lab:
             about = self.show(job)
             if int(about["Restarts"]) < restarts:
                 return False
+            if about["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"):
+                raise TimeoutError(f"job {job} has ended")
             if about["JobState"] == "PENDING" and about["Reason"] == "BeginTime":
                 now_s = time.monotonic()
                 waits_since_s = min(waits_since_s, now_s)
