@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
@@ -59,6 +60,14 @@ def finish(process: BaseProcess, timeout_s: float = 300.0) -> int:
     process.join(timeout_s)
     assert process.exitcode is not None, "the driver does not end"
     return process.exitcode
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait until a process stands still, as SIGSTOP makes it."""
+    deadline_s = time.monotonic() + 30
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 def _drive(folder: Path, failpoint: str | None, world: dict[str, Any]) -> None:

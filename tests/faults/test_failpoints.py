@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,14 +34,6 @@ DEATHS = [
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "experiment.yaml").write_text(inline.EXPERIMENT)
     return tmp_path
-
-
-@pytest.fixture
-def go(tmp_path: Path) -> Iterator[Path]:
-    """Return a file that a driver can wait for; at the end it is there in any case."""
-    file = tmp_path / "go"
-    yield file
-    file.touch()
 
 
 def run_dir_of(folder: Path) -> Path:
@@ -185,7 +176,7 @@ def test_a_holder_that_wakes_up_after_it_was_given_up_does_no_harm(
 ) -> None:
     first = inline.start(folder, f"{point}:7:pause", locks=False, lease_s=1.0)
     assert first.pid is not None
-    _wait_until_stopped(first.pid)
+    inline.wait_until_stopped(first.pid)
     taken = inline.start(folder, locks=False, lease_s=1.0, host="other")
     assert inline.finish(taken) == 0, (folder / "output").read_text()
     before = records_of(folder)
@@ -194,13 +185,6 @@ def test_a_holder_that_wakes_up_after_it_was_given_up_does_no_harm(
     assert "another driver has taken this run over" in (folder / "output").read_text()
     assert records_of(folder) == before
     check_whole(folder, before)
-
-
-def _wait_until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # Copies and moves

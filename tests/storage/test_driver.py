@@ -108,12 +108,6 @@ def lasting(records: list[Record]) -> list[Record]:
 
 
 @pytest.fixture
-def go(tmp_path: Path) -> Path:
-    """Return a file that a driver can wait for."""
-    return tmp_path / "go"
-
-
-@pytest.fixture
 def run(tmp_path: Path, bucket: str, cache: Path) -> Iterator[Run]:
     folder = tmp_path / "experiment"
     folder.mkdir()
@@ -245,7 +239,7 @@ def test_a_driver_that_wakes_up_after_it_was_given_up_does_no_harm(
     nth = 9 if point == "journal.append" else 4
     first = run.start(f"{point}:{nth}:pause")
     assert first.pid is not None
-    wait_until_stopped(first.pid)
+    inline.wait_until_stopped(first.pid)
     taken = run.start(host="other", cache=tmp_path / "disk of the other")
     assert inline.finish(taken) == 0, run.output
     before = run.records()
@@ -254,13 +248,6 @@ def test_a_driver_that_wakes_up_after_it_was_given_up_does_no_harm(
     assert "another driver has taken this run over" in run.output
     assert run.records() == before
     assert Counter(finished(before)) == Counter(range(TRIALS))
-
-
-def wait_until_stopped(pid: int) -> None:
-    deadline_s = time.monotonic() + 30
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_a_successor_replaces_a_living_driver_at_once(run: Run, tmp_path: Path, go: Path) -> None:

@@ -58,7 +58,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     run = f"echo $$ > main; {OWN_GROUPS}{then}"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), run], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert all(gone(pid) for pid in pids(tmp_path, "a", "b", "main"))
+    assert all(gone(pid, within_s=2.0) for pid in pids(tmp_path, "a", "b", "main"))
 
 
 def test_the_watcher_ends_with_the_command(tmp_path: Path) -> None:
